@@ -1,0 +1,1 @@
+"""What `lab/prepare.py` is made of: one module a step, standard library only."""
