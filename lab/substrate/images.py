@@ -6,24 +6,24 @@ packages, installed but with every service disabled, so that a converge spends n
 
 import base64
 import contextlib
-import hashlib
 import os
 import re
 import shlex
 import shutil
+import ssl
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from .steps import CACHE, LAB, StepError, digest, run, say
 
 REPOSITORY = "sovereign-dify-lab"
-LABEL = "sovereign.dify.recipe"
+RECIPE_LABEL = "sovereign.dify.recipe"
+SUITES = ("trixie", "bookworm")
 MIRROR = os.environ.get("LAB_DEBIAN_MIRROR") or "http://deb.debian.org/debian"
 SECURITY_MIRROR = os.environ.get("LAB_DEBIAN_SECURITY_MIRROR") or "http://security.debian.org/debian-security"
-SUITES = ("trixie", "bookworm")
 
 # A bare host: what a minimal Debian installation and Ansible need, and nothing that a role installs.
 BASE_PACKAGES = (
@@ -31,30 +31,155 @@ BASE_PACKAGES = (
     " python3-apt sudo systemd systemd-sysv tzdata"
 ).split()
 
-# Baked into the -packages images. One entry a role, so that it is plain why a package is here.
+# Baked into the -packages images. One entry a role, so that it stays plain why a package is here.
 ROLE_PACKAGES: dict[str, list[str]] = {
     "baseline": ["chrony", "jq", "openssl", "rsync"],
     "pki": ["python3-cryptography", "ssl-cert"],
     "firewall": ["nftables"],
     "wireguard": ["wireguard-go", "wireguard-tools"],
-    "service_proxy and model_gateway": ["haproxy"],
+    "service_proxy, model_gateway": ["haproxy"],
     "nginx": ["libnginx-mod-http-headers-more-filter", "nginx"],
     "vllm": ["libnuma1", "python3-venv"],
 }
 
+PEM = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+CA_BUNDLE_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
+PROXY_VARIABLES = ("http_proxy", "https_proxy", "no_proxy")
 
-@dataclass(frozen=True)
-class Image:
-    """One image to make: its tag, what it is made from, and what is done to that."""
 
-    tag: str
-    suite: str
-    source: str  # an image's name, or empty: made from packages by mmdebstrap
-    script: Path
-    packages: list[str]
+def prepare() -> str | None:
+    """Build the images whose recipe has changed, both suites at the same time."""
+    with ThreadPoolExecutor(len(SUITES)) as pool:
+        built = [tag for tags in pool.map(_prepare_suite, SUITES) for tag in tags]
+    return f"built {', '.join(built)}" if built else None
 
-    def recipe(self, source_id: str) -> str:
-        """Hash everything that decides the image's contents, so that a change of it makes a new image."""
-        certificates = [hashlib.sha256(pem.encode()).hexdigest() for pem in outer_certificates()]
-        settings = [MIRROR, SECURITY_MIRROR, *sorted(_proxy().items().__iter__().__str__())] if False else []
-        return digest(self.tag, source_id, self.script.read_text(), *self.packages, *certificates, *settings)
+
+def _prepare_suite(suite: str) -> list[str]:
+    """Build the bare image and then the one with packages, each only where its recipe has changed."""
+    certificates = outer_certificates()
+    proxies = {name: value for name in PROXY_VARIABLES if (value := _either_case(name))}
+    source = os.environ.get(f"LAB_BASE_IMAGE_{suite.upper()}", "")
+    surroundings = [source, MIRROR, SECURITY_MIRROR, *certificates, *(f"{k}={v}" for k, v in proxies.items())]
+    built = []
+
+    script = (LAB / "image" / "base.sh").read_text()
+    recipe = digest(suite, script, *BASE_PACKAGES, *surroundings)
+    if _recipe_of(suite) != recipe:
+        say(f"{suite}: making a bare host from {source or 'packages'}")
+        prelude = _prelude(BASE_PACKAGES, proxies) + _sources(suite) + _install_certificates(certificates)
+        _make(suite, source or _root_from_packages(suite), prelude + script, recipe)
+        built.append(suite)
+
+    tag = f"{suite}-packages"
+    script = (LAB / "image" / "packages.sh").read_text()
+    packages = sorted({package for packages in ROLE_PACKAGES.values() for package in packages})
+    recipe = digest(recipe, script, *packages)
+    if _recipe_of(tag) != recipe:
+        say(f"{suite}: adding the roles' packages")
+        _make(tag, f"{REPOSITORY}:{suite}", _prelude(packages, proxies) + script, recipe)
+        built.append(tag)
+    return built
+
+
+def outer_certificates() -> list[str]:
+    """Return the PEM certificates that this machine trusts beyond the distribution's own.
+
+    A firm's proxy that re-signs TLS is known here by its CA only; without it nothing inside a host could use https.
+    They go into the images on this machine, and into nothing that is shared.
+    """
+    own = _certificates(Path("/usr/share/ca-certificates").glob("**/*.crt"))
+    trusted = _certificates(Path("/usr/local/share/ca-certificates").glob("**/*.crt"))
+    if own:  # without the distribution's list there is no telling which of a bundle's are its own
+        trusted |= _certificates(Path(os.environ[name]) for name in CA_BUNDLE_VARIABLES if os.environ.get(name))
+    return sorted(trusted - own)
+
+
+def _certificates(files: Iterator[Path]) -> set[str]:
+    """Return the certificates in the files, in one normal form, so that sets of them can be compared."""
+    found = set()
+    for file in files:
+        text = file.read_text(errors="replace") if file.is_file() else ""
+        found |= {ssl.DER_cert_to_PEM_cert(ssl.PEM_cert_to_DER_cert(pem)) for pem in PEM.findall(text)}
+    return found
+
+
+def _either_case(name: str) -> str:
+    return os.environ.get(name) or os.environ.get(name.upper()) or ""
+
+
+def _prelude(packages: list[str], proxies: dict[str, str]) -> str:
+    """Return the shell lines that hand the script its settings; `docker run -e` would leave them in the image."""
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in proxies.items()]
+    lines.append(f"PACKAGES={shlex.quote(' '.join(packages))}")
+    lines += [f"APT_PROXY={shlex.quote(proxies['http_proxy'])}"] if "http_proxy" in proxies else []
+    return "\n".join(lines) + "\n"
+
+
+def _source_lines(suite: str) -> list[str]:
+    return [
+        f"deb {MIRROR} {suite} main",
+        f"deb {MIRROR} {suite}-updates main",
+        f"deb {SECURITY_MIRROR} {suite}-security main",
+    ]
+
+
+def _sources(suite: str) -> str:
+    lines = " ".join(shlex.quote(line) for line in _source_lines(suite))
+    return f"rm -f /etc/apt/sources.list.d/*\nprintf '%s\\n' {lines} > /etc/apt/sources.list\n"
+
+
+def _install_certificates(certificates: list[str]) -> str:
+    """Return the shell lines that put each certificate into a file of its own: update-ca-certificates wants that."""
+    lines = ["mkdir -p /usr/local/share/ca-certificates"]
+    for pem in certificates:
+        file = f"/usr/local/share/ca-certificates/outer-{digest(pem)[:12]}.crt"
+        lines.append(f"base64 -d > {file} <<< {base64.b64encode(pem.encode()).decode()}")
+    return "\n".join(lines) + "\n"
+
+
+def _recipe_of(tag: str) -> str:
+    """Return the recipe that an image was made by, or nothing where there is no such image."""
+    template = f'{{{{ index .Config.Labels "{RECIPE_LABEL}" }}}}'
+    asked = subprocess.run(
+        ["docker", "image", "inspect", "--format", template, f"{REPOSITORY}:{tag}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return asked.stdout.strip() if asked.returncode == 0 else ""
+
+
+def _root_from_packages(suite: str) -> str:
+    """Make a root file system from Debian's packages and return the id of its image."""
+    if not shutil.which("mmdebstrap"):
+        raise StepError(
+            f"there is no mmdebstrap: run 'lab/prepare.py docker' first, or name an image to start from: "
+            f"LAB_BASE_IMAGE_{suite.upper()}=debian:{suite}"
+        )
+    with tempfile.TemporaryDirectory(prefix="image-", dir=CACHE) as directory:
+        tar = Path(directory) / f"{suite}.tar"
+        dpkg_option = "--dpkgopt=force-unsafe-io"
+        include = f"--include={','.join(BASE_PACKAGES)}"
+        run(["mmdebstrap", "--variant=minbase", dpkg_option, include, suite, tar, *_source_lines(suite)])
+        return run(["docker", "import", tar]).strip()
+
+
+def _make(tag: str, source: str, script: str, recipe: str) -> None:
+    """Run the script in a container of the source image and keep the result under the tag."""
+    with _container(f"{REPOSITORY}-build-{tag}", source) as name:
+        run(["docker", "exec", "--interactive", name, "bash", "-euo", "pipefail", "-s"], stdin=script)
+        changes = ['CMD ["/sbin/init"]', "ENTRYPOINT []", "ENV container=docker", f"LABEL {RECIPE_LABEL}={recipe}"]
+        options = [word for change in changes for word in ("--change", change)]
+        run(["docker", "commit", *options, name, f"{REPOSITORY}:{tag}"])
+
+
+@contextlib.contextmanager
+def _container(name: str, image: str) -> Iterator[str]:
+    """Run an idle container while the block lasts, also in place of one that an interrupted run left."""
+    remove = ["docker", "rm", "--force", "--volumes", name]
+    subprocess.run(remove, capture_output=True, check=False)
+    run(["docker", "run", "--detach", "--name", name, "--entrypoint", "", image, "sleep", "infinity"])
+    try:
+        yield name
+    finally:
+        subprocess.run(remove, capture_output=True, check=False)

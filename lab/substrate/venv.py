@@ -1,0 +1,2 @@
+def prepare() -> str | None:
+    return None

@@ -1,0 +1,56 @@
+"""Pytest fixtures over the hosts of a lab inventory: the same for Molecule's verifiers and for the tests of the whole lab.
+
+The inventory is that of the Molecule scenario being verified, or the one named by ``LAB_INVENTORY`` (default ``inventories/lab``).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import testinfra
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+Contract = dict[str, Any]
+
+
+@cache
+def inventory_sources() -> tuple[Path, ...]:
+    """Inventory sources that the hosts under test came from."""
+    scenario = os.environ.get("MOLECULE_SCENARIO_DIRECTORY")
+    if scenario and Path(scenario).name != "lab":
+        return (Path(scenario) / "inventory", PROJECT / "molecule/shared/substrate.yml")
+    return (Path(os.environ.get("LAB_INVENTORY", PROJECT / "inventories/lab")),)
+
+
+@cache
+def host_variables() -> dict[str, Contract]:
+    """Variables of every host as Ansible's inventory gives them (not templated): ``{host: {cluster, site, node, ...}}``."""
+    command = ["ansible-inventory", "--list", *(f"--inventory={source}" for source in inventory_sources())]
+    run = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True, timeout=60)
+    hostvars: dict[str, Contract] = json.loads(run.stdout)["_meta"]["hostvars"]
+    return {name: variables for name, variables in hostvars.items() if "node" in variables}
+
+
+@pytest.fixture(scope="session")
+def contract() -> Callable[[str], Contract]:
+    """Give the contract (``cluster``, ``site``, ``node``) of a host by its name."""
+    return lambda name: host_variables()[name]
+
+
+@pytest.fixture(scope="session")
+def on() -> Callable[[str], Any]:
+    """Give a testinfra host by its inventory name, reached through Docker: independent of the SSH that Ansible uses."""
+
+    @cache
+    def connect(name: str) -> Any:  # noqa: ANN401 - testinfra is untyped
+        return testinfra.get_host(f"docker://{host_variables()[name]['cluster']['name']}-{name}")
+
+    return connect
