@@ -1,2 +1,159 @@
+"""Step model: a Llama checkpoint so small that a CPU serves it at once, made without any library.
+
+Its weights are random, yet its text can be read: one dimension of the hidden state is the same for every token, and the
+output layer uses it to prefer words, allow printable characters and all but forbid the rest. So replies are a salad of
+words, and end by `max_tokens`, never by chance.
+"""
+
+import array
+import json
+import math
+import random
+import struct
+import sys
+from pathlib import Path
+from typing import Any
+
+from .steps import CACHE, digest, fresh_directory
+
+MODEL = CACHE / "models" / "tiny"
+STAMP = ".recipe"
+
+HIDDEN, INTERMEDIATE, LAYERS, HEADS, KV_HEADS, VOCABULARY, POSITIONS = 256, 512, 2, 4, 2, 320, 2048
+HEAD = HIDDEN // HEADS
+SEED = 20261101
+
+SPECIAL = ["<|pad|>", "<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|turn|>"]
+PAD, BEGIN, END = 0, 1, 2
+WORDS = (
+    "account answer audit bank branch budget cash change check city client cloud control cost credit data day debt demand"
+    " edge exchange fund gateway growth house income interest ledger limit loan market model month network note number"
+    " office order payment policy price proof question rate record report request result risk rule sale service share"
+    " site total"
+).split()
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|turn|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
 def prepare() -> str | None:
-    return None
+    """Write the checkpoint where this recipe has not written it yet."""
+    recipe = digest(Path(__file__).read_text())
+    if (MODEL / STAMP).is_file() and (MODEL / STAMP).read_text() == recipe:
+        return None
+    with fresh_directory(MODEL) as directory:
+        tokens = vocabulary()
+        for name, content in {
+            "config.json": configuration(),
+            "generation_config.json": {"bos_token_id": BEGIN, "eos_token_id": END, "pad_token_id": PAD},
+            "tokenizer.json": tokenizer(tokens),
+            "tokenizer_config.json": tokenizer_configuration(),
+        }.items():
+            (directory / name).write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+        (directory / "model.safetensors").write_bytes(safetensors(weights(tokens)))
+        (directory / STAMP).write_text(recipe)
+    return f"wrote {MODEL}"
+
+
+def vocabulary() -> list[str]:
+    """Return the tokens in order of their ids: special ones, the 256 bytes, words with the space before them."""
+    tokens = [*SPECIAL, *byte_characters(), *(f"Ġ{word}" for word in WORDS)]
+    assert len(set(tokens)) == VOCABULARY  # noqa: S101  (a wrong word list is a mistake in this file)
+    return tokens
+
+
+def byte_characters() -> list[str]:
+    """Return the character that stands for each byte in GPT-2's byte-level encoding (so a space is Ġ)."""
+    plain = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = iter(range(0x100, 0x200))
+    return [chr(byte) if byte in plain else chr(next(others)) for byte in range(256)]
+
+
+def configuration() -> dict[str, Any]:
+    """Return config.json."""
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": HIDDEN,
+        "intermediate_size": INTERMEDIATE,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS,
+        "num_key_value_heads": KV_HEADS,
+        "head_dim": HEAD,
+        "vocab_size": VOCABULARY,
+        "max_position_embeddings": POSITIONS,
+        "hidden_act": "silu",
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0,
+        "attention_bias": False,
+        "mlp_bias": False,
+        "tie_word_embeddings": False,
+        "torch_dtype": "float32",
+        "bos_token_id": BEGIN,
+        "eos_token_id": END,
+        "pad_token_id": PAD,
+    }
+
+
+def tokenizer(tokens: list[str]) -> dict[str, Any]:
+    """Return tokenizer.json: byte-level, without merges; a word of the vocabulary is one token."""
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [{"id": number, "content": token, **flags} for number, token in enumerate(SPECIAL)],
+        "normalizer": None,
+        "pre_tokenizer": byte_level,
+        "post_processor": None,
+        "decoder": byte_level,
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": True,
+            "vocab": {token: number for number, token in enumerate(tokens)},
+            "merges": [],
+        },
+    }
+
+
+def tokenizer_configuration() -> dict[str, Any]:
+    """Return tokenizer_config.json."""
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": POSITIONS,
+        "clean_up_tokenization_spaces": False,
+        "bos_token": SPECIAL[BEGIN],
+        "eos_token": SPECIAL[END],
+        "pad_token": SPECIAL[PAD],
+        "chat_template": CHAT_TEMPLATE,
+    }
+
+
+Tensor = tuple[tuple[int, ...], array.array[float]]
+
+
+def weights(tokens: list[str]) -> dict[str, Tensor]:
+    """Return the tensors of the checkpoint by name, as (shape, values row by row)."""
+    generator = random.Random(SEED)  # noqa: S311  (weights, no secrets)
+
+    def matrix(rows: int, columns: int, deviation: float) -> Tensor:
+        bound = deviation * math.sqrt(3.0)
+        values = (bound * (2.0 * generator.random() - 1.0) for _ in range(rows * columns))
+        return (rows, columns), array.array("f", values)
+
+    def ones(without_first: bool) -> Tensor:
+        return (HIDDEN,), array.array("f", [0.0 if without_first else 1.0] + [1.0] * (HIDDEN - 1))
+
+    def first_row_zero(tensor: Tensor) -> Tensor:
+        tensor[1][:HIDDEN_IN[tensor[0]]] = array.array("f", [0.0] * HIDDEN_IN[tensor[0]])
+        return tensor
+
+    return {}

@@ -1,0 +1,398 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Kinds of values: each reads a node, describes itself to people, and gives its JSON Schema.
+
+``read`` returns the value, or ``UNREADABLE`` after it has reported why. Containers drop what is unreadable and mark its path, so that rules which
+build on it keep quiet.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import yaml
+
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster import addresses, document
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.levels import Level
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.report import Path, Report, listing, suggest
+
+UNREADABLE: Any = object()
+"""Stands for a value whose mistake has been reported."""
+
+Schema = dict[str, Any]
+
+
+class Kind(ABC):
+    """What a key may hold."""
+
+    empty: Any = None
+    """What a required key holds when it is missing or unreadable."""
+
+    @abstractmethod
+    def read(self, node: yaml.Node, at: Path, report: Report) -> Any:
+        """Read a node; report at the path and return ``UNREADABLE`` when it does not fit."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """Say in a few words what fits, in Markdown."""
+
+    @abstractmethod
+    def schema(self) -> Schema:
+        """Give the JSON Schema of what fits."""
+
+    def wrong(self, node: yaml.Node, at: Path, report: Report, wanted: str) -> Any:
+        """Report that a node is of another type."""
+        report.add(at, f"expected {wanted}, but YAML reads {document.read_as(node)}", _retype(node, wanted), line=document.line(node))
+        return UNREADABLE
+
+
+def _retype(node: yaml.Node, wanted: str) -> str:
+    """Tell how to write what was probably meant."""
+    if isinstance(node, yaml.ScalarNode):
+        if wanted.startswith("a list"):
+            return f"write [{node.value}]"
+        if wanted.startswith("text") and document.tag(node) != "null":
+            return f"quote it: '{node.value}'"
+        if wanted.startswith("a whole number") and document.tag(node) == "str" and node.value.isdecimal():
+            return f"remove the quotes: {node.value}"
+    return f"give {wanted}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Text(Kind):
+    """Text of a given form."""
+
+    what: str
+    pattern: str = r"[^\n]+"
+    remedy: str = "give some text"
+    empty: Any = ""
+
+    def read(self, node: yaml.Node, at: Path, report: Report) -> Any:
+        """Read a scalar that YAML takes for text."""
+        if not isinstance(node, yaml.ScalarNode) or document.tag(node) != "str":
+            return self.wrong(node, at, report, f"text ({self.what})")
+        if not re.fullmatch(self.pattern, node.value):
+            report.add(at, f"'{node.value}' is no {self.what}", self.remedy, line=document.line(node))
+            return UNREADABLE
+        return node.value
+
+    def describe(self) -> str:
+        """Name the form."""
+        return self.what
+
+    def schema(self) -> Schema:
+        """Give the pattern."""
+        return {"type": "string", "pattern": f"^{self.pattern}$"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice(Kind):
+    """One of a few words."""
+
+    values: tuple[str, ...]
+    what: str = "choice"
+
+    def read(self, node: yaml.Node, at: Path, report: Report) -> Any:
+        """Read one of the words."""
+        if not isinstance(node, yaml.ScalarNode) or document.tag(node) != "str":
+            return self.wrong(node, at, report, f"text, one of {listing(self.values)}")
+        if node.value not in self.values:
+            report.add(at, f"unknown {self.what} '{node.value}'", suggest(node.value, self.values, f"give one of {listing(self.values)}"), document.line(node))
+            return UNREADABLE
+        return node.value
+
+    def describe(self) -> str:
+        """List the words."""
+        return " \\| ".join(f"`{value}`" for value in self.values)
+
+    def schema(self) -> Schema:
+        """Give the words."""
+        return {"enum": list(self.values)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale(Choice):
+    """A level of the scale public, internal, restricted."""
+
+    values: tuple[str, ...] = tuple(str(level) for level in Level)
+    what: str = "level"
+
+    def read(self, node: yaml.Node, at: Path, report: Report) -> Any:
+        """Read a level."""
+        word = super().read(node, at, report)
+        return word if word is UNREADABLE else Level[word.upper()]
+
+
+@dataclasses.dataclass(frozen=True)
+class Whole(Kind):
+    """A whole number between two bounds."""
+
+    least: int
+    most: int | None = None
+
+    def read(self, node: yaml.Node, at: Path, report: Report) -> Any:
+        """Read a decimal number; the other notations of YAML 1.1 surprise people, so they are refused."""
+        if not isinstance(node, yaml.ScalarNode) or document.tag(node) != "int":
+            return self.wrong(node, at, report, f"a whole number ({self.describe()})")
+        if not re.fullmatch(r"-?(0|[1-9][0-9]*)", node.value):
+            number = yaml.SafeLoader("").construct_object(node)
+            report.add(at, f"YAML 1.1 reads {node.value} as {number}", "write a plain decimal number", line=document.line(node))
+            return UNREADABLE
+        number = int(node.value)
+        if number < self.least or (self.most is not None and number > self.most):
+            report.add(at, f"{number} is out of range", f"give {self.describe()}", line=document.line(node))
+            return UNREADABLE
+        return number
+
+    def describe(self) -> str:
+        """Give the bounds."""
+        return f"number ≥ {self.least}" if self.most is None else f"number {self.least}–{self.most}"
+
+    def schema(self) -> Schema:
+        """Give the bounds."""
+        return {"type": "integer", "minimum": self.least, **({} if self.most is None else {"maximum": self.most})}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Parsed(Kind):
+    """Text that a function turns into something better."""
+
+    what: str
+    parse: Callable[[str], Any]
+    format: str
+
+    def read(self, node: yaml.Node, at: Path, report: Report) -> Any:
+        """Read text and parse it."""
+        if not isinstance(node, yaml.ScalarNode) or document.tag(node) != "str":
+            return self.wrong(node, at, report, f"text ({self.what})")
+        try:
+            return self.parse(node.value)
+        except addresses.Unfit as unfit:
+            report.add(at, unfit.problem, unfit.remedy, line=document.line(node))
+            return UNREADABLE
+
+    def describe(self) -> str:
+        """Name it."""
+        return self.what
+
+    def schema(self) -> Schema:
+        """Give the pattern: rough, since the exact check needs arithmetic."""
+        return {"type": "string", "pattern": self.format}
+
+
+def ip_address() -> Kind:
+    """One unicast address, v4 or v6."""
+    return _Parsed("IPv4 or IPv6 address", addresses.parse_address, r"^[0-9A-Fa-f:.]+$")
+
+
+def ip_network() -> Kind:
+    """One network in CIDR notation, v4 or v6."""
+    return _Parsed("network (CIDR)", addresses.parse_network, r"^[0-9A-Fa-f:.]+/[0-9]{1,3}$")
+
+
+@dataclasses.dataclass(frozen=True)
+class ListOf(Kind):
+    """A list without repetitions."""
+
+    item: Kind
+    least: int = 0
+    empty: Any = ()
+
+    def read(self, node: yaml.Node, at: Path, report: Report) -> Any:
+        """Read every item; unreadable ones are left out."""
+        if not isinstance(node, yaml.SequenceNode):
+            return self.wrong(node, at, report, f"a list of {self.item.describe()}")
+        if len(node.value) < self.least:
+            report.add(at, "the list is empty", f"give at least {self.least}", line=document.line(node))
+            return UNREADABLE
+        values: list[Any] = []
+        for position, child in enumerate(node.value):
+            path = (*at, position)
+            report.place(path, document.line(child))
+            value = self.item.read(child, path, report)
+            if value is UNREADABLE:
+                report.unread(path)
+            elif value in values:
+                report.add(path, f"'{value}' is listed twice", "remove one of the two", line=document.line(child))
+            else:
+                values.append(value)
+        return tuple(values)
+
+    def describe(self) -> str:
+        """Describe the items."""
+        return f"list of {self.item.describe()}"
+
+    def schema(self) -> Schema:
+        """Describe the items."""
+        return {"type": "array", "items": self.item.schema(), "uniqueItems": True, **({"minItems": self.least} if self.least else {})}
+
+
+@dataclasses.dataclass(frozen=True)
+class MapOf(Kind):
+    """A mapping from names of one form to values of one kind."""
+
+    name: Text
+    value: Kind
+    least: int = 0
+    empty: Any = dataclasses.field(default_factory=dict)
+
+    def read(self, node: yaml.Node, at: Path, report: Report) -> Any:
+        """Read every entry; a misnamed one is kept, so that references to it are not mistakes too."""
+        if not isinstance(node, yaml.MappingNode):
+            return self.wrong(node, at, report, f"a mapping (one entry for each {self.name.what})")
+        if len(node.value) < self.least:
+            report.add(at, "the mapping is empty", f"give at least {self.least} {self.name.what}", line=document.line(node))
+            return UNREADABLE
+        values = {}
+        for name, child in document.entries(node, at, report):
+            path = (*at, name)
+            if not re.fullmatch(self.name.pattern, name):
+                report.add(path, f"'{name}' is no {self.name.what}", self.name.remedy)
+            value = self.value.read(child, path, report)
+            if value is UNREADABLE:
+                report.unread(path)
+            else:
+                values[name] = value
+        return values
+
+    def describe(self) -> str:
+        """Describe names and values."""
+        return f"mapping: {self.name.what} → {self.value.describe()}"
+
+    def schema(self) -> Schema:
+        """Describe names and values."""
+        bound = {"minProperties": self.least} if self.least else {}
+        names = {"pattern": f"^{self.name.pattern}$"}
+        return {"type": "object", "propertyNames": names, "additionalProperties": self.value.schema(), **bound}
+
+
+@dataclasses.dataclass(frozen=True)
+class Free(Kind):
+    """A mapping whose values are not ours to judge."""
+
+    what: str
+    empty: Any = dataclasses.field(default_factory=dict)
+
+    def read(self, node: yaml.Node, at: Path, report: Report) -> Any:
+        """Read a mapping as plain data."""
+        if not isinstance(node, yaml.MappingNode):
+            return self.wrong(node, at, report, f"a mapping ({self.what})")
+        return document.plain(node, at, report)
+
+    def describe(self) -> str:
+        """Name it."""
+        return f"mapping of {self.what}"
+
+    def schema(self) -> Schema:
+        """Allow any object."""
+        return {"type": "object"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Key:
+    """The declaration of one key: what it means and what fits."""
+
+    name: str
+    kind: Kind
+    meaning: str
+    required: bool
+    initial: Any
+    shown: str
+
+
+def key(kind: Kind, meaning: str, *, required: bool = False, default: Any = None, shown: str | None = None) -> Any:
+    """Declare a key as a dataclass field.
+
+    Args:
+        kind: what fits.
+        meaning: one sentence for the reference.
+        required: refuse the file without it.
+        default: value when absent.
+        shown: the default in words, where it is computed.
+    """
+    initial = kind.empty if required else default
+    return dataclasses.field(metadata={"kind": kind, "meaning": meaning, "required": required, "initial": initial, "shown": shown})
+
+
+def keys(cls: Any) -> Mapping[str, Key]:
+    """All declared keys of a section, in order."""
+    found = {}
+    for field in dataclasses.fields(cls):
+        data = field.metadata
+        if data:
+            found[field.name] = Key(field.name, data["kind"], data["meaning"], data["required"], data["initial"], data["shown"] or "")
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Section(Kind):
+    """A mapping with declared keys, read into a frozen dataclass."""
+
+    cls: Any
+    what: str
+    removed: Mapping[str, tuple[str | None, str]] = dataclasses.field(default_factory=dict)
+    """Names that people try: to the key that replaces it (if one does), and why."""
+
+    def read(self, node: yaml.Node, at: Path, report: Report) -> Any:
+        """Read all keys. The result always exists; what is missing in it is marked in the report."""
+        known = keys(self.cls)
+        given: dict[str, yaml.Node] = {}
+        excused: set[str] = set()
+        if isinstance(node, yaml.MappingNode):
+            for name, child in document.entries(node, at, report):
+                if name in known:
+                    given[name] = child
+                else:
+                    excused |= self._unknown(name, known, at, report)
+        elif not document.is_null(node):
+            self.wrong(node, at, report, f"a mapping ({self.what})")
+            report.unread(at)
+            excused = set(known)
+        values = {name: self._value(known[name], given.get(name), name in excused, at, report) for name in known}
+        return self.cls(**values)
+
+    def _unknown(self, name: str, known: Mapping[str, Key], at: Path, report: Report) -> set[str]:
+        """Report a key that does not exist; return the key that was meant, which then is not missing as well."""
+        path = (*at, name)
+        if name in self.removed:
+            use, why = self.removed[name]
+            report.add(path, f"'{name}' is no key here: {why}", f"use `{use}`" if use else "remove it")
+            return {use} if use else set()
+        otherwise = f"known keys: {listing(known)}"
+        remedy = suggest(name, known, otherwise)
+        report.add(path, f"unknown key '{name}'", remedy)
+        return set() if remedy == otherwise else {remedy.split("'")[1]}
+
+    def _value(self, declared: Key, node: yaml.Node | None, excused: bool, at: Path, report: Report) -> Any:
+        path = (*at, declared.name)
+        if node is None or (document.is_null(node) and not isinstance(declared.kind, Section)):
+            if excused:
+                report.unread(path)
+            elif declared.required:
+                problem = "is missing" if node is None else "has no value"
+                report.add(path, problem, f"give `{declared.name}`: {declared.meaning.rstrip('.')}")
+                report.unread(path)
+            return declared.initial
+        value = declared.kind.read(node, path, report)
+        if value is UNREADABLE:
+            report.unread(path)
+            return declared.initial
+        return value
+
+    def describe(self) -> str:
+        """Name it."""
+        return self.what
+
+    def schema(self) -> Schema:
+        """Describe all keys."""
+        known = keys(self.cls)
+        needed = [name for name, declared in known.items() if declared.required]
+        return {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {name: {"description": declared.meaning} | declared.kind.schema() for name, declared in known.items()},
+            **({"required": needed} if needed else {}),
+        }
