@@ -29,7 +29,7 @@ WORDS = (
     "account answer audit bank branch budget cash change check city client cloud control cost credit data day debt demand"
     " edge exchange fund gateway growth house income interest ledger limit loan market model month network note number"
     " office order payment policy price proof question rate record report request result risk rule sale service share"
-    " site total"
+    " site total trust"
 ).split()
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|turn|>{% endfor %}"
@@ -137,23 +137,71 @@ def tokenizer_configuration() -> dict[str, Any]:
     }
 
 
-Tensor = tuple[tuple[int, ...], array.array[float]]
+Tensor = tuple[tuple[int, ...], "array.array[float]"]  # quoted: an alias of arrays needs Python 3.12 to run
 
 
 def weights(tokens: list[str]) -> dict[str, Tensor]:
-    """Return the tensors of the checkpoint by name, as (shape, values row by row)."""
+    """Return the tensors of the checkpoint by name, as (shape, values row by row).
+
+    Dimension 0 carries the preference for words: the embedding sets it, no layer reads it (norm weight 0) or writes it
+    (row 0 of the two projections back is 0), and the output layer's column 0 turns it into an offset a token.
+    """
     generator = random.Random(SEED)  # noqa: S311  (weights, no secrets)
 
-    def matrix(rows: int, columns: int, deviation: float) -> Tensor:
+    def matrix(rows: int, columns: int, deviation: float, *, silent_row: bool = False) -> Tensor:
         bound = deviation * math.sqrt(3.0)
-        values = (bound * (2.0 * generator.random() - 1.0) for _ in range(rows * columns))
-        return (rows, columns), array.array("f", values)
+        values = array.array("f", (bound * (2.0 * generator.random() - 1.0) for _ in range(rows * columns)))
+        if silent_row:
+            values[:columns] = array.array("f", bytes(4 * columns))
+        return (rows, columns), values
 
-    def ones(without_first: bool) -> Tensor:
-        return (HIDDEN,), array.array("f", [0.0 if without_first else 1.0] + [1.0] * (HIDDEN - 1))
+    def norm(first: float) -> Tensor:
+        return (HIDDEN,), array.array("f", [first] + [1.0] * (HIDDEN - 1))
 
-    def first_row_zero(tensor: Tensor) -> Tensor:
-        tensor[1][:HIDDEN_IN[tensor[0]]] = array.array("f", [0.0] * HIDDEN_IN[tensor[0]])
-        return tensor
+    embedding = matrix(VOCABULARY, HIDDEN, 1.0)
+    output = matrix(VOCABULARY, HIDDEN, 1.5 / math.sqrt(HIDDEN))
+    for number, token in enumerate(tokens):
+        embedding[1][number * HIDDEN] = 6.0
+        output[1][number * HIDDEN] = preference(number, token)
 
-    return {}
+    tensors = {"model.embed_tokens.weight": embedding, "lm_head.weight": output, "model.norm.weight": norm(1.0)}
+    for layer in range(LAYERS):
+        prefix = f"model.layers.{layer}"
+        back_attention = matrix(HIDDEN, HEADS * HEAD, 1 / math.sqrt(HIDDEN), silent_row=True)
+        back_mlp = matrix(HIDDEN, INTERMEDIATE, 1 / math.sqrt(INTERMEDIATE), silent_row=True)
+        tensors |= {
+            f"{prefix}.input_layernorm.weight": norm(0.0),
+            f"{prefix}.self_attn.q_proj.weight": matrix(HEADS * HEAD, HIDDEN, 1 / math.sqrt(HIDDEN)),
+            f"{prefix}.self_attn.k_proj.weight": matrix(KV_HEADS * HEAD, HIDDEN, 1 / math.sqrt(HIDDEN)),
+            f"{prefix}.self_attn.v_proj.weight": matrix(KV_HEADS * HEAD, HIDDEN, 1 / math.sqrt(HIDDEN)),
+            f"{prefix}.self_attn.o_proj.weight": back_attention,
+            f"{prefix}.post_attention_layernorm.weight": norm(0.0),
+            f"{prefix}.mlp.gate_proj.weight": matrix(INTERMEDIATE, HIDDEN, 1 / math.sqrt(HIDDEN)),
+            f"{prefix}.mlp.up_proj.weight": matrix(INTERMEDIATE, HIDDEN, 1 / math.sqrt(HIDDEN)),
+            f"{prefix}.mlp.down_proj.weight": back_mlp,
+        }
+    return tensors
+
+
+def preference(number: int, token: str) -> float:
+    """Return the weight of dimension 0 (about 5 after the last norm) in a token's logit."""
+    if token.startswith("Ġ") and len(token) > 1:
+        return 1.0
+    if number >= len(SPECIAL) and len(token) == 1 and (token == "Ġ" or "!" <= token <= "~"):  # noqa: S105
+        return 0.0
+    return -6.0
+
+
+def safetensors(tensors: dict[str, Tensor]) -> bytes:
+    """Return the tensors in the safetensors format: length of the header, header in JSON, values little-endian."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    body = bytearray()
+    for name, (shape, values) in sorted(tensors.items()):
+        if sys.byteorder == "big":
+            values.byteswap()
+        raw = values.tobytes()
+        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [len(body), len(body) + len(raw)]}
+        body += raw
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # the values begin at a multiple of 8
+    return struct.pack("<Q", len(text)) + text + body

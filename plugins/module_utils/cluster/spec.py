@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every key of a cluster file, declared once.
+
+Validation, docs/cluster.md, docs/cluster.schema.json and the plugin's documentation all come from these declarations. A scalar may be ``None`` and a
+container empty even where the key is required: then its mistake has already been reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.addresses import Address, Network
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.kinds import (
+    Choice,
+    Free,
+    ListOf,
+    MapOf,
+    Scale,
+    Section,
+    Text,
+    Whole,
+    ip_address,
+    ip_network,
+    key,
+)
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.levels import Level
+
+PLUGIN = "sovereign.dify.cluster"
+MODEL_PORTS = range(8100, 8900)
+DEFAULT_TIERS = {"vip": (50, 100), "standard": (10, 20)}
+BASE_GROUPS = ("baseline", "pki", "firewall")
+
+_LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+
+SITE_NAME = Text("site name", r"[a-z][a-z0-9-]*", "use lower-case letters, digits and '-', starting with a letter")
+HOST_NAME = Text("host name", rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*", "use letters, digits and '-' as in DNS (RFC 1123)")
+MODEL_NAME = Text("model name", r"[a-z0-9][a-z0-9._-]*", "use lower-case letters, digits, '.', '_' and '-', starting with a letter or digit")
+CLIENT_NAME = Text("client name", r"[a-z0-9][a-z0-9._-]*", "use lower-case letters, digits, '.', '_' and '-', starting with a letter or digit")
+TIER_NAME = Text("tier name", r"[a-z][a-z0-9_-]*", "use lower-case letters, digits, '_' and '-', starting with a letter")
+GROUP_NAME = Text("group name", r"[a-z_][a-z0-9_]*", "use lower-case letters, digits and '_'")
+ANY_GROUP = Text("existing group", r"[A-Za-z_][A-Za-z0-9_]*", "use letters, digits and '_'")
+VARIABLE = Text("variable name", r"[A-Za-z_][A-Za-z0-9_]*", "use letters, digits and '_'")
+DNS_NAME = Text("DNS name", rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*", "use labels of letters, digits and '-', joined by single dots, no dot at either end")
+ABSOLUTE_PATH = Text("absolute path", r"/[^\n]*", "start it with '/'")
+
+
+@dataclass(frozen=True)
+class VpnSpec:
+    """The WireGuard network between the sites."""
+
+    cidr: Network | None = key(ip_network(), "Network of the VPN addresses; apart from every site network.", required=True)
+    port: int = key(Whole(1, 65535), "UDP port of every gateway.", default=51820)
+    interface: str = key(
+        Text("interface name", r"[A-Za-z][A-Za-z0-9_-]{0,14}", "use at most 15 letters, digits, '_' and '-'"), "Interface name.", default="wg0"
+    )
+    mtu: int = key(Whole(1280, 9000), "MTU inside the VPN.", default=1420)
+    keepalive: int = key(Whole(0, 65535), "Seconds between keepalives, so that NAT on the way keeps its state; 0 sends none.", default=25)
+    hubs: tuple[str, ...] | None = key(
+        ListOf(SITE_NAME, 1),
+        "Sites whose gateways peer with those of all other sites; the others meet only hubs.",
+        shown="the sites of the highest clearance that have gateways",
+    )
+
+
+@dataclass(frozen=True)
+class EgressSpec:
+    """One thing that the hosts of a site may open outwards."""
+
+    to: tuple[Network, ...] = key(ListOf(ip_network(), 1), "Destination networks.", required=True)
+    protocol: str | None = key(Choice(("tcp", "udp"), "protocol"), "Transport protocol.", required=True)
+    ports: tuple[int, ...] = key(ListOf(Whole(1, 65535), 1), "Destination ports.", required=True)
+    comment: str = key(Text("comment"), "What it is for; lands in the rule set.", default="")
+
+
+@dataclass(frozen=True)
+class EntrySpec:
+    """Where the clients of a site connect."""
+
+    name: str | None = key(DNS_NAME, "DNS name of the entry.", shown="`ai.<site>.<domain>`")
+    port: int = key(Whole(1, 65535), "TCP port of the entry.", default=443)
+
+
+@dataclass(frozen=True)
+class HostSpec:
+    """One host. Group name = role name = feature switch."""
+
+    address: Address | None = key(ip_address(), "Address in the site; also `ansible_host` unless that is set.", required=True)
+    wan_address: Address | None = key(ip_address(), "Address at which gateways of other sites reach this host.")
+    vpn_address: Address | None = key(ip_address(), "Address in the VPN; needed with the group `wireguard`, refused without it.")
+    groups: tuple[str, ...] = key(ListOf(GROUP_NAME), "Groups besides `base_groups`.", default=())
+    gpus: int | None = key(Whole(0, 64), "Number of GPUs. When given, models get disjoint GPUs in file order, and their number is checked.", shown="unknown")
+    vars: Mapping[str, Any] = key(Free("host variables"), "Any further variables of the host.", default={})
+
+
+@dataclass(frozen=True)
+class HostsFromSpec:
+    """Hosts that an inventory source loaded earlier has already declared."""
+
+    group: str = key(ANY_GROUP, "Existing group whose hosts join the site.", required=True)
+    address_var: str = key(VARIABLE, "Variable of those hosts that holds `address`.", default="ansible_host")
+    wan_address_var: str | None = key(VARIABLE, "Variable that holds `wan_address`.", shown="none have one")
+    vpn_address_var: str | None = key(VARIABLE, "Variable that holds `vpn_address`.", shown="none have one")
+    groups: tuple[str, ...] = key(ListOf(GROUP_NAME), "Groups besides `base_groups`.", default=())
+
+
+@dataclass(frozen=True)
+class SiteSpec:
+    """A place with hosts, on premises or cloud."""
+
+    clearance: Level | None = key(Scale(), "Highest classification that may be placed on, or called from, the site.", required=True)
+    networks: tuple[Network, ...] = key(
+        ListOf(ip_network()), "LAN networks. When given, every `address` of the site must lie in one of them.", default=()
+    )
+    admin_networks: tuple[Network, ...] | None = key(ListOf(ip_network(), 1), "Networks that may open SSH.", shown="any")
+    client_networks: tuple[Network, ...] | None = key(ListOf(ip_network()), "Networks that may open the entry.", shown="any")
+    egress: tuple[EgressSpec, ...] | None = key(
+        ListOf(Section(EgressSpec, "egress rule")),
+        "What hosts may open outwards.",
+        shown="DNS, NTP, HTTP and HTTPS: to anywhere, but on `restricted` sites only to private ranges and the site's own `networks`",
+    )
+    entry: EntrySpec | None = key(Section(EntrySpec, "entry"), "Where the clients of the site connect.")
+    hosts: Mapping[str, HostSpec] = key(
+        MapOf(
+            HOST_NAME,
+            Section(
+                HostSpec,
+                "host",
+                {
+                    "ip": ("address", "one word for addresses"),
+                    "ansible_host": ("address", "it is set from `address`; put another one under `vars`"),
+                    "private_ip": ("address", "one word for addresses"),
+                    "public_ip": ("wan_address", "the address that gateways of other sites see"),
+                    "vpn_ip": ("vpn_address", "one word for addresses"),
+                    "roles": ("groups", "a group switches the role of the same name on"),
+                    "gpu_count": ("gpus", "the number of GPUs"),
+                    "models": (None, "a model names its hosts, not the host its models"),
+                },
+            ),
+        ),
+        "The hosts of the site.",
+        default={},
+    )
+    hosts_from: tuple[HostsFromSpec, ...] = key(
+        ListOf(Section(HostsFromSpec, "earlier group")), "Hosts taken over from inventory sources that were loaded earlier.", default=()
+    )
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One model and where it runs. Its port is 8100 + crc32(name) % 800, so that adding a model moves no other."""
+
+    classification: Level | None = key(Scale(), "Least clearance of sites that hold or call it.", required=True)
+    source: str = key(ABSOLUTE_PATH, "Directory of the weights on the hosts.", required=True)
+    hosts: tuple[str, ...] = key(ListOf(HOST_NAME, 1), "Hosts in the group `vllm` that serve it.", required=True)
+    tensor_parallel: int = key(Whole(1, 64), "GPUs over which one instance is split.", default=1)
+    callable_from: tuple[str, ...] | None = key(
+        ListOf(SITE_NAME, 1),
+        "Sites that may call it; narrows, never widens. The sites that host it are always among them.",
+        shown="every site of enough clearance",
+    )
+    port: int | None = key(Whole(MODEL_PORTS[0], MODEL_PORTS[-1]), "Port of its instances.", shown="derived from the name")
+    quantization: str | None = key(
+        Choice(
+            (
+                "awq",
+                "awq_marlin",
+                "bitsandbytes",
+                "compressed-tensors",
+                "experts_int8",
+                "fbgemm_fp8",
+                "fp8",
+                "gguf",
+                "gptq",
+                "gptq_marlin",
+                "modelopt",
+                "modelopt_fp4",
+                "moe_wna16",
+                "mxfp4",
+                "torchao",
+            ),
+            "quantization",
+        ),
+        "Quantization, in vLLM's words.",
+        shown="what the model's own configuration says",
+    )
+    dtype: str = key(Choice(("auto", "float16", "bfloat16", "float32"), "dtype"), "Type of weights and activations.", default="auto")
+    max_model_len: int | None = key(Whole(1), "Longest context in tokens.", shown="the model's own")
+    manifest_sha256: str | None = key(
+        Text("SHA-256 digest", r"[0-9a-f]{64}", "give 64 lower-case hexadecimal digits"), "Digest of the manifest of the weights.", shown="not checked"
+    )
+    extra_args: Mapping[str, Any] = key(Free("vLLM options"), "Further options of `vllm serve`, without the leading dashes.", default={})
+
+
+@dataclass(frozen=True)
+class ClientSpec:
+    """An API client, its home sites and the models that it may call."""
+
+    sites: tuple[str, ...] = key(ListOf(SITE_NAME, 1), "Home sites, where it connects.", required=True)
+    models: tuple[str, ...] = key(ListOf(MODEL_NAME, 1), "Models that it may call; each must be callable from every home site.", required=True)
+    tier: str = key(TIER_NAME, "Its tier.", default="standard")
+
+
+@dataclass(frozen=True)
+class TierSpec:
+    """Limits of the clients of one tier."""
+
+    rate: int | None = key(Whole(1), "Requests per second and key.", required=True)
+    burst: int | None = key(Whole(1), "Requests above the rate that are let through at once.", required=True)
+
+
+MODEL = Section(
+    ModelSpec,
+    "model",
+    {
+        "tensor_parallel_size": ("tensor_parallel", "the shorter word"),
+        "tp": ("tensor_parallel", "the longer word"),
+        "path": ("source", "the directory of the weights"),
+        "model": ("source", "the directory of the weights"),
+        "allowed_sites": ("callable_from", "the word that says what is allowed"),
+        "sites": ("hosts", "a model names the hosts that serve it; its sites follow from them"),
+        "trust_remote_code": (None, "code that comes with weights is never run, by policy"),
+        "gpu_ids": (None, "GPUs are allocated from the host's `gpus`"),
+    },
+)
+
+
+@dataclass(frozen=True)
+class ClusterSpec:
+    """The whole file."""
+
+    plugin: str = key(Choice((PLUGIN,), "plugin"), "Says that this file is read by this plugin.", required=True)
+    name: str = key(
+        Text("cluster name", r"[a-z0-9][a-z0-9-]*", "use lower-case letters, digits and '-'"), "Name of the cluster; part of the CA's name.", required=True
+    )
+    domain: str = key(DNS_NAME, "DNS domain of the cluster: a host's full name is `<host>.<domain>`.", required=True)
+    sites: Mapping[str, SiteSpec] = key(MapOf(SITE_NAME, Section(SiteSpec, "site"), 1), "The sites.", required=True)
+    vpn: VpnSpec | None = key(Section(VpnSpec, "VPN", {"subnet": ("cidr", "the network of the VPN"), "network": ("cidr", "the network of the VPN")}), "The VPN between the sites. Leave it out when there is one site.", shown="no VPN")
+    models: Mapping[str, ModelSpec] = key(MapOf(MODEL_NAME, MODEL), "The models, each with the hosts that serve it.", default={})
+    clients: Mapping[str, ClientSpec] = key(MapOf(CLIENT_NAME, Section(ClientSpec, "client")), "The API clients.", default={})
+    tiers: Mapping[str, TierSpec] = key(
+        MapOf(TIER_NAME, Section(TierSpec, "tier")),
+        "Limits by tier, in addition to the two defaults or instead of them.",
+        default={},
+        shown="`vip: {rate: 50, burst: 100}`, `standard: {rate: 10, burst: 20}`",
+    )
+    state_dir: str = key(Text("path"), "Directory on the controller for CA, secrets and keys; relative to the file.", default=".state")
+    base_groups: tuple[str, ...] = key(ListOf(GROUP_NAME), "Groups of every host.", default=BASE_GROUPS)
+
+
+CLUSTER = Section(ClusterSpec, "cluster", {"hosts": ("sites", "hosts belong to sites"), "wireguard": ("vpn", "one word for the VPN")})

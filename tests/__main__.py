@@ -1,0 +1,186 @@
+"""Run the project's tests in order, show what each stage took, and end with a count: ``python -m tests [stage ...]``.
+
+A stage that fails does not hide the ones after it, except that the whole lab is not started on code that does not even lint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent.parent
+CACHE = PROJECT / ".cache"
+COLLECTION = "ansible_collections/sovereign/dify"
+PYTHON_SOURCES = ["plugins", "lab", "tests", "molecule", "docs", "conftest.py"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one check ended.
+
+    Attributes:
+        name: Stage and check.
+        passed: Whether its exit code was 0.
+        seconds: Wall time.
+    """
+
+    name: str
+    passed: bool
+    seconds: float
+
+
+def run(name: str, command: list[str], cwd: Path = PROJECT, **environment: str) -> Outcome:
+    """Run one check with its output in the open.
+
+    Args:
+        name: What to call it in the summary.
+        command: Program and arguments.
+        cwd: Directory to run in.
+        **environment: Variables to set beside the inherited ones.
+
+    Returns:
+        How it ended.
+    """
+    print(f"\n::: {name}: {' '.join(command)}", flush=True)
+    started = time.monotonic()
+    try:
+        code = subprocess.run(command, cwd=cwd, env={**os.environ, **environment}, check=False).returncode
+    except FileNotFoundError as error:
+        print(error)
+        code = 127
+    outcome = Outcome(name, code == 0, time.monotonic() - started)
+    print(f"::: {name}: {'passed' if outcome.passed else f'FAILED (exit code {code})'} after {outcome.seconds:.0f} s", flush=True)
+    return outcome
+
+
+def lint() -> list[Outcome]:
+    """Static checks of YAML, Ansible, Python and the documentation."""
+    return [
+        run("lint: yamllint", ["yamllint", "--strict", "."]),
+        run("lint: ruff", ["ruff", "check", "."]),
+        run("lint: ruff format", ["ruff", "format", "--check", "."]),
+        run("lint: mypy", ["mypy", "--strict", "-p", "ansible_collections.sovereign.dify.plugins"], MYPYPATH="collections"),
+        run("lint: mypy of lab and tests", ["mypy", "--strict", "lab", "tests", "docs"], MYPYPATH="lab:collections"),
+        run("lint: ansible-lint", ["ansible-lint", "--offline", "--project-dir", "."]),
+        run("lint: plugin documentation", ["antsibull-docs", "lint-collection-docs", "--plugin-docs", "--skip-rstcheck", "."]),
+        run("lint: changelog", ["antsibull-changelog", "lint"]),
+        run("lint: generated pages", [sys.executable, "docs/generate.py", "--check"]),
+    ]
+
+
+def unit() -> list[Outcome]:
+    """Unit tests."""
+    return [run("unit", ["pytest", "tests/unit", "--numprocesses", "2"])]
+
+
+def sanity() -> list[Outcome]:
+    """Ansible's own sanity tests, over a copy at the path that ansible-test insists on; and the artefact that users install."""
+    root = CACHE / "sanity"
+    shutil.rmtree(root, ignore_errors=True)
+    collection = root / COLLECTION
+    listed = subprocess.run(["git", "ls-files", "--cached", "-z"], cwd=PROJECT, capture_output=True, text=True, check=True)
+    for name in filter(None, listed.stdout.split("\0")):
+        source = PROJECT / name
+        # Only what the artefact holds: the symbolic links under collections/ would lead back into this tree.
+        if name.startswith(("collections/", ".")) or not source.exists():
+            continue
+        target = collection / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(source, target, follow_symlinks=False)
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return [
+        run("sanity: ansible-test", ["ansible-test", "sanity", "--venv", "--color", "no", "--python", version, "--exclude", "lab/", "--exclude", "tests/"],
+            cwd=collection),
+        run("sanity: artefact", ["pytest", "tests/artefact", "-q"]),
+    ]
+
+
+def scenarios() -> list[str]:
+    """Names of the Molecule scenarios of single roles, the slowest first so that two workers end together."""
+    names = sorted(path.parent.name for path in PROJECT.glob("molecule/*/molecule.yml"))
+    slowest_first = ["vllm", "model_gateway", "nginx"]
+    return sorted((name for name in names if name != "lab"), key=lambda name: slowest_first.index(name) if name in slowest_first else len(slowest_first))
+
+
+def molecule() -> list[Outcome]:
+    """All Molecule scenarios of single roles, two at a time; each has networks and addresses of its own."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    logs = CACHE / "molecule"
+    logs.mkdir(parents=True, exist_ok=True)
+
+    def scenario(name: str) -> Outcome:
+        started = time.monotonic()
+        log = logs / f"{name}.log"
+        with log.open("w") as stream:
+            command = ["molecule", "test", "--scenario-name", name]
+            code = subprocess.run(command, cwd=PROJECT, stdout=stream, stderr=subprocess.STDOUT, check=False).returncode
+        outcome = Outcome(f"molecule: {name}", code == 0, time.monotonic() - started)
+        text = log.read_text(errors="replace")
+        counted = re.findall(r"=+ (.*(?:passed|failed).*?) =+", text)
+        print(f"::: {outcome.name}: {'passed' if outcome.passed else 'FAILED'} after {outcome.seconds:.0f} s; {'; '.join(counted)}", flush=True)
+        if not outcome.passed:
+            print(text[-20000:], flush=True)
+        return outcome
+
+    with ThreadPoolExecutor(max_workers=int(os.environ.get("MOLECULE_WORKERS", "2"))) as pool:
+        return list(pool.map(scenario, scenarios()))
+
+
+def lab() -> list[Outcome]:
+    """The whole lab: up, converged a second time without a change, tested end to end, down again."""
+    outcomes = [run("lab: up", [sys.executable, "-m", "lab", "up"])]
+    if outcomes[0].passed:
+        outcomes.append(run("lab: end to end", ["pytest", "tests/lab", "-v", "--durations=10"]))
+    if os.environ.get("LAB_KEEP", "") != "1":
+        outcomes.append(run("lab: down", [sys.executable, "-m", "lab", "down"]))
+    return outcomes
+
+
+def substrate() -> list[Outcome]:
+    """What Molecule and the lab run on."""
+    return [run("substrate", [sys.executable, "lab/prepare.py", "all"])]
+
+
+STAGES: dict[str, Callable[[], list[Outcome]]] = {
+    "lint": lint,
+    "unit": unit,
+    "sanity": sanity,
+    "substrate": substrate,
+    "molecule": molecule,
+    "lab": lab,
+}
+
+
+def main() -> int:
+    """Run the wanted stages and print the summary."""
+    parser = argparse.ArgumentParser(prog="python -m tests", description=__doc__)
+    parser.add_argument("stages", nargs="*", metavar="stage", help=f"any of {', '.join(STAGES)}; none means all")
+    wanted = parser.parse_args().stages
+    unknown = set(wanted) - set(STAGES)
+    if unknown:
+        parser.error(f"no such stage: {', '.join(sorted(unknown))}")
+    outcomes: list[Outcome] = []
+    for name, stage in STAGES.items():
+        if not wanted or name in wanted:
+            outcomes += stage()
+            if name == "lint" and not wanted and not all(outcome.passed for outcome in outcomes):
+                break
+    print("\n::: Summary")
+    for outcome in outcomes:
+        print(f"{'passed' if outcome.passed else 'FAILED':7} {outcome.seconds:7.0f} s  {outcome.name}")
+    failed = sum(not outcome.passed for outcome in outcomes)
+    print(f"{len(outcomes) - failed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
