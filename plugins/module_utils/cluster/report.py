@@ -96,21 +96,29 @@ class Report:
         """Mark a path whose value is not known because something in it was wrong."""
         self._unread.add(path)
 
+    def readable(self, path: Path) -> bool:
+        """Tell whether the value at a path is what the file says."""
+        return not any(path[:length] in self._unread for length in range(len(path) + 1))
+
     def clean(self, *paths: Path) -> bool:
-        """Tell whether nothing at, below, or (when unreadable) above any of the paths is wrong."""
-        for path in paths:
-            if path in self._touched or any(path[:length] in self._unread for length in range(len(path) + 1)):
-                return False
-        return True
+        """Tell whether all paths are readable and nothing at or below them is wrong."""
+        return all(path not in self._touched and self.readable(path) for path in paths)
 
     @property
     def mistakes(self) -> list[Mistake]:
         """All mistakes in the order of the file."""
         return sorted(self._mistakes, key=lambda mistake: (mistake.line, show(mistake.path)))
 
-    def render(self) -> str:
-        """Write the whole report, one mistake a line."""
+    def headline(self) -> str:
+        """Say how many mistakes there are."""
         count = len(self._mistakes)
-        head = f"{self.filename}: {count} mistake{'s' if count != 1 else ''}; nothing was loaded"
+        return f"{self.filename}: {count} mistake{'s' if count != 1 else ''}; nothing was loaded"
+
+    def details(self) -> str:
+        """List the mistakes, one a line."""
         short = self.filename.rpartition("/")[2]
-        return "\n".join([head, *(f"  {short}:{mistake.line}: {mistake}" for mistake in self.mistakes)])
+        return "\n".join(f"  {short}:{mistake.line}: {mistake}" for mistake in self.mistakes)
+
+    def render(self) -> str:
+        """Write the whole report."""
+        return f"{self.headline()}\n{self.details()}"

@@ -1,0 +1,5 @@
+from __future__ import annotations
+class ModuleDocFragment:
+    DOCUMENTATION = r"""
+options: {}
+"""

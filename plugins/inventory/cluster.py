@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Inventory from one cluster file. Thin on purpose: reads, reports, hands over to Ansible."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: cluster
+short_description: Inventory and contract from one cluster file
+author:
+  - sovereign.dify contributors
+version_added: 0.1.0
+description:
+  - Reads a file whose name ends in C(cluster.yml) or C(cluster.yaml) and that describes a platform of several sites.
+  - Refuses a file with mistakes and lists all of them at once, each with its line, what is wrong and what would be right.
+  - Makes one group for each role, even where it is empty, and one group C(site_NAME) for each site.
+  - Sets the variables C(cluster) (on all hosts), C(site) (on the hosts of a site) and C(node) (on each host), which the roles read.
+  - Hosts of inventory sources loaded earlier can join a site and keep their variables.
+requirements:
+  - netaddr (on the controller)
+extends_documentation_fragment:
+  - sovereign.dify.cluster
+"""
+
+EXAMPLES = r"""
+# inventories/lab/cluster.yml
+plugin: sovereign.dify.cluster
+name: lab
+domain: lab.internal
+vpn: {cidr: 198.19.0.0/24}
+sites:
+  hq:
+    clearance: restricted
+    networks: [198.18.1.0/24]
+    hosts:
+      hq-gw1: {address: 198.18.1.11, wan_address: 198.18.9.11, vpn_address: 198.19.0.11, groups: [wireguard, model_gateway, nginx]}
+      hq-gpu1: {address: 198.18.1.31, gpus: 4, groups: [vllm]}
+  edge:
+    clearance: public
+    networks: [198.18.2.0/24]
+    hosts:
+      edge-gw1: {address: 198.18.2.11, wan_address: 198.18.9.21, vpn_address: 198.19.0.21, groups: [wireguard, model_gateway, nginx]}
+models:
+  # May be placed on, and called from, restricted sites only.
+  risk-scoring: {classification: restricted, source: /srv/models/risk, tensor_parallel: 2, hosts: [hq-gpu1]}
+  # May also be called from the edge, over the VPN.
+  assistant: {classification: public, source: /srv/models/assistant, hosts: [hq-gpu1]}
+clients:
+  core-banking: {sites: [hq], models: [risk-scoring, assistant], tier: vip}
+  web-chat: {sites: [edge], models: [assistant]}
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible.errors import AnsibleParserError
+from ansible.inventory.data import InventoryData
+from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.inventory import BaseInventoryPlugin
+from ansible.template import trust_as_template
+from ansible.utils.vars import combine_vars
+
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.addresses import HAS_NETADDR
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.contract import Contract, site_group
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.groups import GROUPS
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.hosts import Earlier
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.load import load
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.report import Refused
+
+
+class InventoryModule(BaseInventoryPlugin):
+    """Inventory from one cluster file."""
+
+    NAME = "sovereign.dify.cluster"
+
+    def verify_file(self, path: str) -> bool:
+        """Accept cluster files by name alone, so that a broken one is refused here, with an explanation, and not passed on."""
+        return path.endswith(("cluster.yml", "cluster.yaml")) and bool(super().verify_file(path))
+
+    def parse(self, inventory: InventoryData, loader: DataLoader, path: str, cache: bool = True) -> None:
+        """Read the file and fill the inventory; nothing is added when the file holds a mistake."""
+        super().parse(inventory, loader, path, cache)
+        if not HAS_NETADDR:
+            raise AnsibleParserError("sovereign.dify.cluster needs the Python library netaddr on the controller: pip install netaddr")
+        try:
+            contract = load(loader.get_text_file_contents(path), path, self._earlier(inventory))
+        except Refused as refused:
+            # As help text the list is shown once; as part of the message Ansible would print it twice.
+            raise AnsibleParserError(refused.report.headline(), help_text=refused.report.details()) from None
+        self._fill(inventory, contract, path)
+
+    def _earlier(self, inventory: InventoryData) -> Earlier:
+        """Offer the hosts of inventory sources that were loaded before this one."""
+
+        def members(group: str) -> Mapping[str, Mapping[str, Any]]:
+            return {host.name: combine_vars(_group_vars(host), host.vars) for host in inventory.groups[group].get_hosts()}
+
+        return Earlier(tuple(inventory.groups), members)
+
+    def _fill(self, inventory: InventoryData, contract: Contract, path: str) -> None:
+        """Set groups and variables. What is the same for many hosts is set once, on their group."""
+        for group in GROUPS:
+            inventory.add_group(group)
+        inventory.set_variable("all", "cluster", _trusted(contract.cluster))
+        for name, site in contract.sites.items():
+            group = inventory.add_group(site_group(name))
+            inventory.set_variable(group, "site", _trusted(site))
+        free = self._free_variables(contract, path)
+        for host in contract.hosts:
+            inventory.add_host(host.name, group=site_group(host.site))
+            for group in sorted(host.groups):
+                inventory.add_child(group, host.name)
+            known = inventory.get_host(host.name).vars
+            if "ansible_host" not in known:
+                inventory.set_variable(host.name, "ansible_host", _trusted(str(host.address)))
+            for key, value in free.get(host.name, {}).items():
+                inventory.set_variable(host.name, key, value)
+            inventory.set_variable(host.name, "node", _trusted(contract.nodes[host.name]))
+
+    def _free_variables(self, contract: Contract, path: str) -> Mapping[str, Mapping[str, Any]]:
+        """Read the hosts' own variables with Ansible's loader, which knows vault values and marks templates as trusted."""
+        if not any(host.vars for host in contract.hosts):
+            return {}
+        sites = self.loader.load_from_file(path, cache="none", trusted_as_template=True)["sites"]
+        return {host.name: sites[host.site]["hosts"][host.name].get("vars") or {} for host in contract.hosts if host.vars}
+
+
+def _group_vars(host: Any) -> dict[str, Any]:
+    """Variables that the groups of a host give it, nearest group last."""
+    merged: dict[str, Any] = {}
+    for group in sorted(host.get_groups(), key=lambda group: (group.depth, group.priority, group.name)):
+        merged = combine_vars(merged, group.vars)
+    return merged
+
+
+def _trusted(value: Any) -> Any:
+    """Let templates in free values, such as a model's extra_args, be rendered: who writes cluster.yml writes playbooks too.
+
+    Ansible's own ``trusted_by_default`` does not do: in a directory of sources the first plugin decides for all (core 2.19 caches it with the data).
+    """
+    if isinstance(value, str):
+        return trust_as_template(value)
+    if isinstance(value, Mapping):
+        return {key: _trusted(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_trusted(item) for item in value]
+    return value

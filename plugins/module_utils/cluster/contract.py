@@ -1,0 +1,336 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The contract: the variables ``cluster``, ``site`` and ``node`` that roles read. The only place where names, addresses and ports are written down."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.addresses import Address
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.groups import Groups
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.hosts import Host
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.levels import Level
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.plan import Plan, model_port
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.spec import DEFAULT_TIERS, ClientSpec, SiteSpec
+
+ANYWHERE = ["0.0.0.0/0", "::/0"]
+PRIVATE = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"]
+_EGRESS = (("udp", [53], "DNS"), ("tcp", [53], "DNS"), ("udp", [123], "NTP"), ("tcp", [80, 443], "HTTP and HTTPS"))
+
+
+class Member(TypedDict):
+    """A host as another host of its site sees it."""
+
+    name: str
+    fqdn: str
+    address: str
+    wan_address: str | None
+    vpn_address: str | None
+
+
+class Server(TypedDict):
+    """An instance of a model."""
+
+    name: str
+    fqdn: str
+    address: str
+    port: int
+
+
+class Gateway(TypedDict):
+    """A gateway of another site."""
+
+    name: str
+    fqdn: str
+    site: str
+    vpn_address: str
+
+
+class PeerGateway(TypedDict):
+    """A gateway of the peer under which it stands."""
+
+    name: str
+    fqdn: str
+    vpn_address: str
+
+
+class SiteModel(TypedDict):
+    """A model as seen from a site."""
+
+    classification: str
+    servers: list[Server]
+    gateways: list[Gateway]
+
+
+class Peer(TypedDict):
+    """What a site's VPN listener offers another site."""
+
+    gateways: list[PeerGateway]
+    models: list[str]
+    clients: list[str]
+
+
+class Egress(TypedDict):
+    """What hosts may open outwards."""
+
+    to: list[str]
+    protocol: str
+    ports: list[int]
+    comment: str
+
+
+class SiteVars(TypedDict):
+    """The variable ``site``."""
+
+    name: str
+    clearance: str
+    networks: list[str]
+    admin_networks: list[str]
+    client_networks: list[str]
+    egress: list[Egress]
+    entry: dict[str, Any]
+    members: dict[str, list[Member]]
+    models: dict[str, SiteModel]
+    peers: dict[str, Peer]
+    clients: dict[str, dict[str, Any]]
+
+
+class VpnPeer(TypedDict):
+    """A WireGuard peer."""
+
+    name: str
+    fqdn: str
+    site: str
+    vpn_address: str
+    endpoint: str | None
+    pair: str
+
+
+class Instance(TypedDict):
+    """A vLLM instance on a host."""
+
+    name: str
+    port: int
+    source: str
+    tensor_parallel: int
+    gpus: list[int]
+    quantization: str | None
+    dtype: str
+    max_model_len: int | None
+    manifest_sha256: str | None
+    extra_args: Mapping[str, Any]
+
+
+class NodeVars(TypedDict):
+    """The variable ``node``."""
+
+    name: str
+    fqdn: str
+    site: str
+    address: str
+    wan_address: str | None
+    vpn_address: str | None
+    gpus: int
+    groups: list[str]
+    vpn_peers: list[VpnPeer]
+    models: list[Instance]
+
+
+class ClusterVars(TypedDict):
+    """The variable ``cluster``."""
+
+    name: str
+    domain: str
+    state_dir: str
+    vpn: dict[str, Any] | None
+    tiers: dict[str, dict[str, int | None]]
+    sites: dict[str, dict[str, Any]]
+    models: dict[str, dict[str, Any]]
+    clients: dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Contract:
+    """The contract of a whole cluster, ready to be set as variables."""
+
+    cluster: ClusterVars
+    sites: Mapping[str, SiteVars]
+    nodes: Mapping[str, NodeVars]
+    hosts: tuple[Host, ...]
+
+
+def site_group(site: str) -> str:
+    """Name of the group that holds a site's hosts."""
+    return f"site_{site.replace('-', '_')}"
+
+
+def _texts(values: Iterable[object]) -> list[str]:
+    return [str(value) for value in values]
+
+
+def _or_none(address: Address | None) -> str | None:
+    return str(address) if address else None
+
+
+class _Builder:
+    """Writes the contract of a plan without mistakes."""
+
+    def __init__(self, plan: Plan, groups: Groups, state_dir: str) -> None:
+        self.plan = plan
+        self.spec = plan.spec
+        self.groups = groups
+        self.state_dir = state_dir
+        self.ports = {name: model_port(name, model) for name, model in self.spec.models.items()}
+
+    def build(self) -> Contract:
+        return Contract(
+            cluster=self.cluster(),
+            sites={name: self.site(name, site) for name, site in self.spec.sites.items()},
+            nodes={host.name: self.node(host) for host in self.plan.hosts},
+            hosts=tuple(self.plan.hosts),
+        )
+
+    def cluster(self) -> ClusterVars:
+        vpn = self.spec.vpn
+        tiers = {name: {"rate": rate, "burst": burst} for name, (rate, burst) in DEFAULT_TIERS.items()}
+        return {
+            "name": self.spec.name,
+            "domain": self.spec.domain,
+            "state_dir": self.state_dir,
+            "vpn": vpn
+            and {
+                "cidr": str(vpn.cidr),
+                "prefix": vpn.cidr.prefix if vpn.cidr else None,
+                "port": vpn.port,
+                "interface": vpn.interface,
+                "mtu": vpn.mtu,
+                "keepalive": vpn.keepalive,
+            },
+            "tiers": tiers | {name: {"rate": tier.rate, "burst": tier.burst} for name, tier in self.spec.tiers.items()},
+            "sites": {
+                name: {
+                    "clearance": str(site.clearance),
+                    "group": site_group(name),
+                    "networks": _texts(site.networks),
+                    "hub": name in self.plan.hubs,
+                }
+                for name, site in self.spec.sites.items()
+            },
+            "models": {
+                name: {
+                    "classification": str(model.classification),
+                    "sites": sorted(self.plan.model_sites[name]),
+                    "callable_from": sorted(self.plan.routes[name]),
+                    "hosts": list(model.hosts),
+                }
+                for name, model in self.spec.models.items()
+            },
+            "clients": {name: {"sites": list(client.sites), **self.client(client)} for name, client in self.spec.clients.items()},
+        }
+
+    def site(self, name: str, site: SiteSpec) -> SiteVars:
+        members = {host.name: self.member(host) for host in self.plan.hosts if host.site == name}
+        return {
+            "name": name,
+            "clearance": str(site.clearance),
+            "networks": _texts(site.networks),
+            "admin_networks": ANYWHERE if site.admin_networks is None else _texts(site.admin_networks),
+            "client_networks": ANYWHERE if site.client_networks is None else _texts(site.client_networks),
+            "egress": self.egress(site),
+            "entry": {
+                "name": site.entry.name if site.entry and site.entry.name else f"ai.{name}.{self.spec.domain}",
+                "port": site.entry.port if site.entry else 443,
+            },
+            "members": {group: [members[host.name] for host in self.plan.members(name, group)] for group in self.groups},
+            "models": {model: self.site_model(model, name) for model in self.spec.models if name in self.plan.routes[model]},
+            "peers": {peer: self.peer(name, peer) for peer in self.plan.peer_sites(name) if self.plan.gateways(peer)},
+            "clients": {client: self.client(spec) for client, spec in self.spec.clients.items() if name in spec.sites},
+        }
+
+    def egress(self, site: SiteSpec) -> list[Egress]:
+        if site.egress is not None:
+            return [
+                {"to": _texts(rule.to), "protocol": str(rule.protocol), "ports": list(rule.ports), "comment": rule.comment} for rule in site.egress
+            ]
+        # A restricted site reaches nothing outside by default: mirrors, name and time servers are its own.
+        to = [*PRIVATE, *_texts(site.networks)] if site.clearance == Level.RESTRICTED else ANYWHERE
+        return [{"to": list(to), "protocol": protocol, "ports": list(ports), "comment": comment} for protocol, ports, comment in _EGRESS]
+
+    def client(self, client: ClientSpec) -> dict[str, Any]:
+        return {"models": list(client.models), "tier": client.tier}
+
+    def member(self, host: Host) -> Member:
+        return {
+            "name": host.name,
+            "fqdn": host.fqdn,
+            "address": str(host.address),
+            "wan_address": _or_none(host.wan_address),
+            "vpn_address": _or_none(host.vpn_address),
+        }
+
+    def site_model(self, model: str, site: str) -> SiteModel:
+        route = self.plan.routes[model][site]
+        return {
+            "classification": str(self.spec.models[model].classification),
+            "servers": [
+                {"name": host.name, "fqdn": host.fqdn, "address": str(host.address), "port": self.ports[model]} for host in route.servers
+            ],
+            "gateways": [
+                {"name": host.name, "fqdn": host.fqdn, "site": host.site, "vpn_address": str(host.vpn_address)} for host in route.gateways
+            ],
+        }
+
+    def peer(self, site: str, peer: str) -> Peer:
+        models = [name for name, sites in self.plan.model_sites.items() if site in sites and peer in self.plan.routes[name]]
+        return {
+            "gateways": [{"name": host.name, "fqdn": host.fqdn, "vpn_address": str(host.vpn_address)} for host in self.plan.gateways(peer)],
+            "models": models,
+            "clients": [name for name, client in self.spec.clients.items() if peer in client.sites and set(client.models) & set(models)],
+        }
+
+    def node(self, host: Host) -> NodeVars:
+        gpus = self.plan.gpus(host)
+        return {
+            "name": host.name,
+            "fqdn": host.fqdn,
+            "site": host.site,
+            "address": str(host.address),
+            "wan_address": _or_none(host.wan_address),
+            "vpn_address": _or_none(host.vpn_address),
+            "gpus": host.gpus or 0,
+            "groups": sorted(host.groups),
+            "vpn_peers": [self.vpn_peer(host, peer) for peer in self.plan.vpn_peers(host)],
+            "models": [self.instance(name, gpus[name]) for name in self.plan.host_models.get(host.name, [])],
+        }
+
+    def vpn_peer(self, host: Host, peer: Host) -> VpnPeer:
+        port = self.spec.vpn.port if self.spec.vpn else 0
+        return {
+            "name": peer.name,
+            "fqdn": peer.fqdn,
+            "site": peer.site,
+            "vpn_address": str(peer.vpn_address),
+            "endpoint": peer.wan_address.endpoint(port) if peer.wan_address else None,
+            "pair": "--".join(sorted((host.name, peer.name))),
+        }
+
+    def instance(self, name: str, gpus: list[int]) -> Instance:
+        model = self.spec.models[name]
+        return {
+            "name": name,
+            "port": self.ports[name],
+            "source": model.source,
+            "tensor_parallel": model.tensor_parallel,
+            "gpus": gpus,
+            "quantization": model.quantization,
+            "dtype": model.dtype,
+            "max_model_len": model.max_model_len,
+            "manifest_sha256": model.manifest_sha256,
+            "extra_args": model.extra_args,
+        }
+
+
+def build(plan: Plan, groups: Groups, state_dir: str) -> Contract:
+    """Write the contract of a plan that has no mistakes."""
+    return _Builder(plan, groups, state_dir).build()

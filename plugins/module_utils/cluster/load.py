@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The door: text of a cluster file in, contract or mistakes out."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster import contract, document, hosts
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.contract import Contract
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.groups import GROUPS, Groups
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.hosts import Earlier
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.plan import Plan
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.report import Refused, Report
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.spec import CLUSTER, ClusterSpec
+
+
+def load(text: str, filename: str, earlier: Earlier | None = None, groups: Groups = GROUPS) -> Contract:
+    """Read a cluster file.
+
+    Args:
+        text: content of the file.
+        filename: its path; relative paths in it start from its directory.
+        earlier: what inventory sources loaded earlier have declared.
+        groups: the groups that exist.
+
+    Returns:
+        The contract.
+
+    Raises:
+        Refused: the file holds mistakes; all of them are in the report.
+    """
+    report = Report(filename)
+    node = document.compose(text, report)
+    if node is None:
+        raise Refused(report)
+    spec: ClusterSpec = CLUSTER.read(node, (), report)
+    plan = Plan(spec, hosts.gather(spec, earlier or Earlier(), report))
+    if report.mistakes:
+        raise Refused(report)
+    base = Path(os.path.abspath(filename)).parent  # noqa: PTH100 (resolve() would follow a linked inventory away from its neighbours)
+    return contract.build(plan, groups, os.path.normpath(base / spec.state_dir))

@@ -1,0 +1,161 @@
+"""The restricted model from the edge, by every way we could think of. Beside each refusal stands a twin that succeeds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from lab.testing import host_variables
+from tests.lab.conftest import CA, REFUSED, api_key, execute, python
+
+Ask = Callable[..., dict[str, Any]]
+Curl = Callable[..., tuple[int, str]]
+Entry = Callable[[str], tuple[str, str]]
+
+PKI = "/etc/sovereign/pki"
+VPN_LISTENER = ["--cacert", f"{PKI}/ca.crt", "--cert", f"{PKI}/host.crt", "--key", f"{PKI}/host.key"]
+
+
+def chat(model: str, extra: str = "") -> str:
+    """Body of a chat request; ``extra`` is put in before the end, as it stands."""
+    body = json.dumps({"model": model, "max_tokens": 4, "messages": [{"role": "user", "content": "hi"}]})
+    return body[:-1] + extra + "}"
+
+
+def post(curl: Curl, host: str, url: str, body: str, key: str, *arguments: str) -> tuple[int, str]:
+    return curl(
+        host, "--header", f"Authorization: Bearer {key}", "--header", "Content-Type: application/json", "--data-binary", "@-", *arguments, url, stdin=body
+    )
+
+
+def edge_entry(entry: Entry) -> tuple[str, list[str]]:
+    url, address = entry("edge-gw1")
+    return f"{url}/v1/chat/completions", ["--cacert", CA, "--resolve", f"{url.removeprefix('https://')}:443:{address}"]
+
+
+def vllm_port(model: str) -> int:
+    return next(int(m["port"]) for m in host_variables()["hq-gpu1"]["node"]["models"] if m["name"] == model)
+
+
+def tcp(host: str, address: str, port: int) -> str:
+    """Try a TCP connection from inside a host: ``open``, or the error's name."""
+    program = f"""
+import json, socket
+try:
+    socket.create_connection(({address!r}, {port}), timeout=4).close()
+    print(json.dumps("open"))
+except OSError as error:
+    print(json.dumps(type(error).__name__))
+"""
+    return str(python(host, program))
+
+
+@pytest.mark.parametrize(("model", "allowed"), [("assistant", True), ("risk-scoring", False)])
+def test_through_the_edges_entry(curl: Curl, entry: Entry, model: str, allowed: bool) -> None:
+    url, arguments = edge_entry(entry)
+    status, body = post(curl, "wan-client1", url, chat(model), api_key("web-chat"), *arguments)
+    assert status == (200 if allowed else 404), body
+
+
+def test_an_on_premises_key_is_worth_nothing_at_the_edge(curl: Curl, entry: Entry) -> None:
+    url, arguments = edge_entry(entry)
+    status, body = post(curl, "wan-client1", url, chat("risk-scoring"), api_key("core-banking"), *arguments)
+    assert status == 401, body
+
+
+@pytest.mark.parametrize(("model", "allowed"), [("assistant", True), ("risk-scoring", False)])
+def test_through_the_edges_gateway(curl: Curl, model: str, allowed: bool) -> None:
+    name = "model-gateway.edge.lab.internal"
+    arguments = ["--cacert", CA, "--resolve", f"{name}:8443:{host_variables()['edge-gw1']['node']['address']}"]
+    status, body = post(curl, "edge-gw1", f"https://{name}:8443/v1/chat/completions", chat(model), api_key("web-chat"), *arguments)
+    assert status == (200 if allowed else 404), body
+
+
+@pytest.mark.parametrize("gateway", ["hq-gw1", "hq-gw2"])
+@pytest.mark.parametrize(("model", "allowed"), [("assistant", True), ("risk-scoring", False)])
+def test_straight_at_the_vpn_listener_with_a_valid_key_and_certificate(curl: Curl, gateway: str, model: str, allowed: bool) -> None:
+    node = host_variables()[gateway]["node"]
+    arguments = [*VPN_LISTENER, "--resolve", f"{node['fqdn']}:8444:{node['vpn_address']}"]
+    status, body = post(curl, "edge-gw1", f"https://{node['fqdn']}:8444/v1/chat/completions", chat(model), api_key("web-chat"), *arguments)
+    assert status == (200 if allowed else 404), body
+
+
+def test_the_vpn_listener_wants_the_peers_certificate_and_a_peers_key(curl: Curl) -> None:
+    node = host_variables()["hq-gw1"]["node"]
+    url = f"https://{node['fqdn']}:8444/v1/chat/completions"
+    resolve = ["--resolve", f"{node['fqdn']}:8444:{node['vpn_address']}"]
+    status, _ = post(curl, "edge-gw1", url, chat("assistant"), api_key("web-chat"), "--cacert", CA, *resolve)
+    assert status == 0  # no client certificate, no TLS
+    status, body = post(curl, "edge-gw1", url, chat("assistant"), api_key("core-banking"), *VPN_LISTENER, *resolve)
+    assert status == 401, body
+    status, body = post(curl, "edge-gw1", url, chat("assistant"), api_key("web-chat"), *VPN_LISTENER, *resolve)
+    assert status == 200, body
+
+
+@pytest.mark.parametrize(
+    "trick",
+    [', "model": "risk-scoring"', ', "mod\\u0065l": "risk-scoring"', ', "MODEL": "risk-scoring", "model": "risk-scoring"'],
+    ids=["twice", "escaped", "case"],
+)
+@pytest.mark.parametrize("where", ["entry", "vpn"])
+def test_by_duplicate_json_keys(curl: Curl, entry: Entry, trick: str, where: str) -> None:
+    if where == "entry":
+        host, (url, arguments) = "wan-client1", edge_entry(entry)
+    else:
+        node = host_variables()["hq-gw1"]["node"]
+        host, url = "edge-gw1", f"https://{node['fqdn']}:8444/v1/chat/completions"
+        arguments = [*VPN_LISTENER, "--resolve", f"{node['fqdn']}:8444:{node['vpn_address']}"]
+    status, body = post(curl, host, url, chat("assistant", trick), api_key("web-chat"), *arguments)
+    assert status in (400, *REFUSED), body
+    status, body = post(curl, host, url, chat("assistant", ', "user": "risk-scoring"'), api_key("web-chat"), *arguments)
+    assert status == 200, body
+
+
+def test_by_tcp_to_vllms_port() -> None:
+    address, port = host_variables()["hq-gpu1"]["node"]["address"], vllm_port("risk-scoring")
+    assert tcp("hq-gw1", address, port) == "open"
+    assert tcp("hq-client1", address, port) != "open"
+    assert tcp("edge-gw1", address, port) != "open"
+    # Even with a route of the attacker's making: through the VPN, and through the gateway's public side.
+    for route in (["dev", "wg0"], ["via", host_variables()["hq-gw1"]["node"]["wan_address"]]):
+        execute("edge-gw1", "ip", "route", "replace", f"{address}/32", *route)
+        try:
+            assert tcp("edge-gw1", address, port) != "open", route
+        finally:
+            execute("edge-gw1", "ip", "route", "del", f"{address}/32")
+
+
+def test_over_ipv6(curl: Curl, entry: Entry) -> None:
+    def ipv6(host: str, prefix: str) -> str:
+        listed = json.loads(execute(host, "ip", "-6", "-json", "addr").stdout)
+        return next(a["local"] for link in listed for a in link["addr_info"] if a["local"].startswith(prefix))
+
+    gpu = ipv6("hq-gpu1", "fd00:198:18:1:")
+    assert tcp("hq-client1", ipv6("hq-gw1", "fd00:198:18:1:"), 443) == "open"
+    for host in ("hq-client1", "hq-gw1"):
+        assert tcp(host, gpu, vllm_port("risk-scoring")) != "open"
+    url, _ = entry("edge-gw1")
+    name = url.removeprefix("https://")
+    arguments = ["--cacert", CA, "--resolve", f"{name}:443:[{ipv6('edge-gw1', 'fd00:198:18:9:')}]"]
+    for model, expected in (("faq", 200), ("risk-scoring", 404)):
+        status, body = post(curl, "wan-client1", f"{url}/v1/chat/completions", chat(model), api_key("web-chat"), *arguments)
+        assert status == expected, body
+    for port in (8443, 8444, vllm_port("faq")):
+        assert tcp("wan-client1", ipv6("edge-gw1", "fd00:198:18:9:"), port) != "open"
+
+
+def test_only_the_gateways_port_is_open_in_the_vpn() -> None:
+    address = host_variables()["hq-gw1"]["node"]["vpn_address"]
+    assert tcp("edge-gw1", address, 8444) == "open"
+    for port in (443, 8443, 8405, 9100, vllm_port("risk-scoring")):
+        assert tcp("edge-gw1", address, port) != "open", port
+
+
+def test_by_any_outside_address_of_the_on_premises_gateway() -> None:
+    address = host_variables()["hq-gw1"]["node"]["wan_address"]
+    assert tcp("hq-client1", host_variables()["hq-gw1"]["node"]["address"], 443) == "open"
+    for port in (443, 8443, 8444):
+        assert tcp("wan-client1", address, port) != "open", port

@@ -1,0 +1,81 @@
+"""What an operator relies on at three in the morning: a rerun, by whatever means it is started, changes nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import ansible_runner
+import pytest
+
+from lab.testing import PROJECT
+
+HOSTS = {"hq-gw1", "hq-gw2", "hq-gpu1", "edge-gw1"}
+
+
+def started_at() -> dict[str, str]:
+    """When each service of the platform was started last."""
+    moments: dict[str, str] = {}
+    for host in sorted(HOSTS):
+        command = ["docker", "exec", f"lab-{host}", "systemctl", "show", "--property=Id,ActiveEnterTimestampMonotonic,MainPID", "--type=service", "--state=active", "*"]
+        for block in subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n\n"):
+            fields = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+            if re.match(r"(vllm@|haproxy|nginx|wg-quick@|sovereign-firewall|chrony)", fields.get("Id", "")):
+                moments[f"{host}/{fields['Id']}"] = f"{fields.get('MainPID')} {fields.get('ActiveEnterTimestampMonotonic')}"
+    return moments
+
+
+@pytest.fixture(scope="module")
+def before() -> dict[str, str]:
+    return started_at()
+
+
+def test_site_changes_nothing_and_restarts_nothing_through_ansible_runner(before: dict[str, str], tmp_path: Path) -> None:
+    run = ansible_runner.run(
+        private_data_dir=str(tmp_path),
+        project_dir=str(PROJECT),
+        inventory=str(PROJECT / "inventories/lab"),
+        playbook="playbooks/site.yml",
+        envvars={"ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg")},
+        quiet=True,
+    )
+    stats: dict[str, Any] = run.stats
+    assert run.status == "successful", "".join(run.stdout.readlines()[-40:])
+    assert set(stats["ok"]) >= HOSTS
+    changed = [e["event_data"] for e in run.events if e["event"] == "runner_on_ok" and e["event_data"].get("res", {}).get("changed")]
+    assert not stats["changed"], [(event["host"], event["task"]) for event in changed]
+    assert started_at() == before
+
+
+def test_check_mode_finds_nothing() -> None:
+    run = subprocess.run(
+        ["ansible-playbook", "-i", "inventories/lab", "playbooks/site.yml", "--check", "--diff"],
+        cwd=PROJECT, capture_output=True, text=True, check=False, timeout=900,
+    )
+    assert run.returncode == 0, run.stdout[-5000:] + run.stderr
+    recap = dict(re.findall(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)", run.stdout, flags=re.MULTILINE))
+    assert set(recap) >= HOSTS
+    assert set(recap.values()) == {"0"}, run.stdout[-5000:]
+
+
+def test_the_smoke_tests_report_is_for_machines_too() -> None:
+    report = json.loads((PROJECT / "inventories/lab/.state/reports/smoke.json").read_text())
+    assert report["ok"] is True
+    assert {probe["entry"] for probe in report["probes"]} == {"hq-gw1", "hq-gw2", "edge-gw1"}
+    assert any(probe["expect"] == 404 for probe in report["probes"])
+
+
+def test_no_secret_lies_in_the_open() -> None:
+    """Keys of clients are on no host in clear, and nothing that is generated is tracked by git."""
+    for key in (PROJECT / "inventories/lab/.state/secrets/model_gateway").iterdir():
+        for host in sorted(HOSTS):
+            found = subprocess.run(
+                ["docker", "exec", f"lab-{host}", "grep", "--recursive", "--files-with-matches", "--fixed-strings", key.read_text().strip(), "/etc", "/var/lib", "/var/log"],
+                capture_output=True, text=True, check=False,
+            )
+            assert found.stdout == "", (key.name, host, found.stdout)
+    tracked = subprocess.run(["git", "ls-files", "inventories/*/.state"], cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert tracked.stdout == ""
