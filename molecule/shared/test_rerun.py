@@ -21,6 +21,8 @@ def test_check_mode_finds_nothing_on_a_converged_host() -> None:
             str(scenario / "converge.yml"),
         ],
         cwd=project,
+        # Molecule forces colours, which would hide the recap from the expression below.
+        env={**os.environ, "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"},
         capture_output=True,
         text=True,
         timeout=600,

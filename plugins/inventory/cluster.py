@@ -55,6 +55,7 @@ from typing import Any
 
 from ansible.errors import AnsibleParserError
 from ansible.inventory.data import InventoryData
+from ansible.inventory.helpers import get_group_vars
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.inventory import BaseInventoryPlugin
 from ansible.template import trust_as_template
@@ -65,7 +66,7 @@ from ansible_collections.sovereign.dify.plugins.module_utils.cluster.contract im
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.groups import GROUPS
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.hosts import Earlier
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.load import load
-from ansible_collections.sovereign.dify.plugins.module_utils.cluster.report import Refused
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.report import RefusedError
 
 
 class InventoryModule(BaseInventoryPlugin):
@@ -75,7 +76,7 @@ class InventoryModule(BaseInventoryPlugin):
 
     def verify_file(self, path: str) -> bool:
         """Accept cluster files by name alone, so that a broken one is refused here, with an explanation, and not passed on."""
-        return path.endswith(("cluster.yml", "cluster.yaml")) and bool(super().verify_file(path))
+        return path.endswith(("cluster.yml", "cluster.yaml")) and bool(super().verify_file(path))  # type: ignore[no-untyped-call]
 
     def parse(self, inventory: InventoryData, loader: DataLoader, path: str, cache: bool = True) -> None:
         """Read the file and fill the inventory; nothing is added when the file holds a mistake."""
@@ -84,20 +85,21 @@ class InventoryModule(BaseInventoryPlugin):
             raise AnsibleParserError("sovereign.dify.cluster needs the Python library netaddr on the controller: pip install netaddr")
         try:
             contract = load(loader.get_text_file_contents(path), path, self._earlier(inventory))
-        except Refused as refused:
+        except RefusedError as refused:
             # As help text the list is shown once; as part of the message Ansible would print it twice.
             raise AnsibleParserError(refused.report.headline(), help_text=refused.report.details()) from None
-        self._fill(inventory, contract, path)
+        self._fill(inventory, contract, loader, path)
 
     def _earlier(self, inventory: InventoryData) -> Earlier:
         """Offer the hosts of inventory sources that were loaded before this one."""
 
         def members(group: str) -> Mapping[str, Mapping[str, Any]]:
-            return {host.name: combine_vars(_group_vars(host), host.vars) for host in inventory.groups[group].get_hosts()}
+            hosts = inventory.groups[group].get_hosts()
+            return {host.name: combine_vars(get_group_vars(host.get_groups()), host.vars) for host in hosts}  # type: ignore[no-untyped-call]
 
         return Earlier(tuple(inventory.groups), members)
 
-    def _fill(self, inventory: InventoryData, contract: Contract, path: str) -> None:
+    def _fill(self, inventory: InventoryData, contract: Contract, loader: DataLoader, path: str) -> None:
         """Set groups and variables. What is the same for many hosts is set once, on their group."""
         for group in GROUPS:
             inventory.add_group(group)
@@ -105,35 +107,29 @@ class InventoryModule(BaseInventoryPlugin):
         for name, site in contract.sites.items():
             group = inventory.add_group(site_group(name))
             inventory.set_variable(group, "site", _trusted(site))
-        free = self._free_variables(contract, path)
+        free = _free_variables(contract, loader, path)
         for host in contract.hosts:
+            before = inventory.hosts.get(host.name)
+            known = before.vars if before else {}
             inventory.add_host(host.name, group=site_group(host.site))
             for group in sorted(host.groups):
                 inventory.add_child(group, host.name)
-            known = inventory.get_host(host.name).vars
             if "ansible_host" not in known:
                 inventory.set_variable(host.name, "ansible_host", _trusted(str(host.address)))
             for key, value in free.get(host.name, {}).items():
                 inventory.set_variable(host.name, key, value)
             inventory.set_variable(host.name, "node", _trusted(contract.nodes[host.name]))
 
-    def _free_variables(self, contract: Contract, path: str) -> Mapping[str, Mapping[str, Any]]:
-        """Read the hosts' own variables with Ansible's loader, which knows vault values and marks templates as trusted."""
-        if not any(host.vars for host in contract.hosts):
-            return {}
-        sites = self.loader.load_from_file(path, cache="none", trusted_as_template=True)["sites"]
-        return {host.name: sites[host.site]["hosts"][host.name].get("vars") or {} for host in contract.hosts if host.vars}
+
+def _free_variables(contract: Contract, loader: DataLoader, path: str) -> Mapping[str, Mapping[str, object]]:
+    """Read the hosts' own variables with Ansible's loader, which knows vault values and marks templates as trusted."""
+    if not any(host.vars for host in contract.hosts):
+        return {}
+    sites = loader.load_from_file(path, cache="none", trusted_as_template=True)["sites"]
+    return {host.name: sites[host.site]["hosts"][host.name]["vars"] for host in contract.hosts if host.vars}
 
 
-def _group_vars(host: Any) -> dict[str, Any]:
-    """Variables that the groups of a host give it, nearest group last."""
-    merged: dict[str, Any] = {}
-    for group in sorted(host.get_groups(), key=lambda group: (group.depth, group.priority, group.name)):
-        merged = combine_vars(merged, group.vars)
-    return merged
-
-
-def _trusted(value: Any) -> Any:
+def _trusted(value: object) -> object:
     """Let templates in free values, such as a model's extra_args, be rendered: who writes cluster.yml writes playbooks too.
 
     Ansible's own ``trusted_by_default`` does not do: in a directory of sources the first plugin decides for all (core 2.19 caches it with the data).

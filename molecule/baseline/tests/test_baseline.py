@@ -10,8 +10,8 @@ pytestmark = pytest.mark.parametrize("name", ["debian13", "debian12"])
 
 
 def test_chrony_follows_the_declared_servers_and_leaves_a_containers_clock_alone(on: Any, name: str) -> None:
-    sources = on(name).check_output("chronyc -n sources -a")
-    assert "debian.pool.ntp.org" in on(name).check_output("chronyc sources -a") or "^?" in sources
+    # -N shows sources by the names they were declared with, resolved or not.
+    assert "2.debian.pool.ntp.org" in on(name).check_output("chronyc -N sources -a")
     assert " -x" in on(name).check_output("ps -o args= -C chronyd")
 
 
@@ -25,8 +25,9 @@ def test_services_get_the_limit_of_open_files(on: Any, name: str) -> None:
 
 
 def test_the_journal_survives_a_reboot(on: Any, name: str) -> None:
-    on(name).run_expect([0], "logger --journald <<< 'MESSAGE=kept' || systemd-cat echo kept")
-    assert "/var/log/journal" in on(name).check_output("journalctl --header | grep 'File path'")
+    on(name).check_output("systemd-cat echo kept")
+    on(name).check_output("journalctl --sync")
+    assert "kept" in on(name).check_output("journalctl --directory=/var/log/journal --output=cat")
 
 
 def test_nothing_upgrades_itself_at_night(on: Any, name: str) -> None:

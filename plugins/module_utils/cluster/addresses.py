@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 try:
     import netaddr
@@ -16,7 +18,7 @@ except ImportError:
 _PREFIXED = re.compile(r"^[^/]+/[0-9]+$")
 
 
-class Unfit(ValueError):
+class UnfitError(ValueError):
     """A text is no address or network; carries the problem and the remedy."""
 
     def __init__(self, problem: str, remedy: str) -> None:
@@ -77,25 +79,31 @@ class Network:
         return None
 
 
+def _netaddr(name: str) -> Callable[[str], Any]:
+    """Give one of netaddr's classes, which has no type annotations."""
+    found: Callable[[str], Any] = getattr(netaddr, name)
+    return found
+
+
 def parse_address(text: str) -> Address:
     """Read one unicast address.
 
     Raises:
-        Unfit: the text is something else, with what it seems to be.
+        UnfitError: the text is something else, with what it seems to be.
     """
     if "/" in text:
-        raise Unfit(f"'{text}' has a prefix length", f"give the address alone: '{text.partition('/')[0]}'")
+        raise UnfitError(f"'{text}' has a prefix length", f"give the address alone: '{text.partition('/')[0]}'")
     try:
-        address = netaddr.IPAddress(text)
+        address = _netaddr("IPAddress")(text)
     except (netaddr.AddrFormatError, ValueError):
-        raise Unfit(f"'{text}' is no IP address", "give an IPv4 or IPv6 address, not a name") from None
+        raise UnfitError(f"'{text}' is no IP address", "give an IPv4 or IPv6 address, not a name") from None
     kind = _special(address)
     if kind:
-        raise Unfit(f"{text} is {kind}", "give the host's own unicast address")
+        raise UnfitError(f"{text} is {kind}", "give the host's own unicast address")
     return Address(str(address), int(address.version), int(address))
 
 
-def _special(address: netaddr.IPAddress) -> str | None:
+def _special(address: Any) -> str | None:  # noqa: ANN401
     """Say why an address cannot be the address of one host."""
     if int(address) == 0:
         return "the unspecified address"
@@ -116,14 +124,14 @@ def parse_network(text: str) -> Network:
     """Read one network in CIDR notation.
 
     Raises:
-        Unfit: the text is something else, with the network that was probably meant.
+        UnfitError: the text is something else, with the network that was probably meant.
     """
     if not _PREFIXED.match(text):
-        raise Unfit(f"'{text}' is no network", "write address/prefix length, such as 10.20.0.0/16 or fd00:20::/48")
+        raise UnfitError(f"'{text}' is no network", "write address/prefix length, such as 10.20.0.0/16 or fd00:20::/48")
     try:
-        network = netaddr.IPNetwork(text)
+        network = _netaddr("IPNetwork")(text)
     except (netaddr.AddrFormatError, ValueError):
-        raise Unfit(f"'{text}' is no network", "write address/prefix length, such as 10.20.0.0/16 or fd00:20::/48") from None
+        raise UnfitError(f"'{text}' is no network", "write address/prefix length, such as 10.20.0.0/16 or fd00:20::/48") from None
     if network.ip != network.network:
-        raise Unfit(f"{text} has host bits set", f"the network is {network.cidr}")
+        raise UnfitError(f"{text} has host bits set", f"the network is {network.cidr}")
     return Network(str(network.cidr), int(network.version), int(network.first), int(network.last), int(network.prefixlen))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The contract: the variables ``cluster``, ``site`` and ``node`` that roles read. The only place where names, addresses and ports are written down."""
+"""The contract: the variables ``cluster``, ``site`` and ``node`` that roles read. Names, addresses and ports are written down only here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ansible_collections.sovereign.dify.plugins.module_utils.cluster.groups impo
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.hosts import Host
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.levels import Level
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.plan import Plan, model_port
-from ansible_collections.sovereign.dify.plugins.module_utils.cluster.spec import DEFAULT_TIERS, ClientSpec, SiteSpec
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.spec import DEFAULT_TIERS, ClientSpec, ClusterSpec, SiteSpec
 
 ANYWHERE = ["0.0.0.0/0", "::/0"]
 PRIVATE = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"]
@@ -165,6 +165,12 @@ def site_group(site: str) -> str:
     return f"site_{site.replace('-', '_')}"
 
 
+def entry_name(spec: ClusterSpec, site: str) -> str:
+    """DNS name at which the clients of a site connect."""
+    entry = spec.sites[site].entry
+    return entry.name if entry and entry.name else f"ai.{site}.{spec.domain}"
+
+
 def _texts(values: Iterable[object]) -> list[str]:
     return [str(value) for value in values]
 
@@ -192,22 +198,12 @@ class _Builder:
         )
 
     def cluster(self) -> ClusterVars:
-        vpn = self.spec.vpn
-        tiers = {name: {"rate": rate, "burst": burst} for name, (rate, burst) in DEFAULT_TIERS.items()}
         return {
             "name": self.spec.name,
             "domain": self.spec.domain,
             "state_dir": self.state_dir,
-            "vpn": vpn
-            and {
-                "cidr": str(vpn.cidr),
-                "prefix": vpn.cidr.prefix if vpn.cidr else None,
-                "port": vpn.port,
-                "interface": vpn.interface,
-                "mtu": vpn.mtu,
-                "keepalive": vpn.keepalive,
-            },
-            "tiers": tiers | {name: {"rate": tier.rate, "burst": tier.burst} for name, tier in self.spec.tiers.items()},
+            "vpn": self.vpn(),
+            "tiers": self.tiers(),
             "sites": {
                 name: {
                     "clearance": str(site.clearance),
@@ -229,6 +225,24 @@ class _Builder:
             "clients": {name: {"sites": list(client.sites), **self.client(client)} for name, client in self.spec.clients.items()},
         }
 
+    def vpn(self) -> dict[str, Any] | None:
+        vpn = self.spec.vpn
+        if vpn is None or vpn.cidr is None:
+            return None
+        return {
+            "cidr": str(vpn.cidr),
+            "prefix": vpn.cidr.prefix,
+            "port": vpn.port,
+            "interface": vpn.interface,
+            "mtu": vpn.mtu,
+            "keepalive": vpn.keepalive,
+        }
+
+    def tiers(self) -> dict[str, dict[str, int | None]]:
+        tiers: dict[str, dict[str, int | None]] = {name: {"rate": rate, "burst": burst} for name, (rate, burst) in DEFAULT_TIERS.items()}
+        tiers.update({name: {"rate": tier.rate, "burst": tier.burst} for name, tier in self.spec.tiers.items()})
+        return tiers
+
     def site(self, name: str, site: SiteSpec) -> SiteVars:
         members = {host.name: self.member(host) for host in self.plan.hosts if host.site == name}
         return {
@@ -239,7 +253,7 @@ class _Builder:
             "client_networks": ANYWHERE if site.client_networks is None else _texts(site.client_networks),
             "egress": self.egress(site),
             "entry": {
-                "name": site.entry.name if site.entry and site.entry.name else f"ai.{name}.{self.spec.domain}",
+                "name": entry_name(self.spec, name),
                 "port": site.entry.port if site.entry else 443,
             },
             "members": {group: [members[host.name] for host in self.plan.members(name, group)] for group in self.groups},
@@ -273,12 +287,8 @@ class _Builder:
         route = self.plan.routes[model][site]
         return {
             "classification": str(self.spec.models[model].classification),
-            "servers": [
-                {"name": host.name, "fqdn": host.fqdn, "address": str(host.address), "port": self.ports[model]} for host in route.servers
-            ],
-            "gateways": [
-                {"name": host.name, "fqdn": host.fqdn, "site": host.site, "vpn_address": str(host.vpn_address)} for host in route.gateways
-            ],
+            "servers": [{"name": host.name, "fqdn": host.fqdn, "address": str(host.address), "port": self.ports[model]} for host in route.servers],
+            "gateways": [{"name": host.name, "fqdn": host.fqdn, "site": host.site, "vpn_address": str(host.vpn_address)} for host in route.gateways],
         }
 
     def peer(self, site: str, peer: str) -> Peer:

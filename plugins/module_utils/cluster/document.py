@@ -92,7 +92,9 @@ def entries(node: yaml.Node, at: Path, report: Report) -> Iterator[tuple[str, ya
             merged.extend(value.value if isinstance(value, yaml.SequenceNode) else [value])
             continue
         if not isinstance(key, yaml.ScalarNode) or tag(key) != "str":
-            report.add(at, f"YAML reads the key {name if isinstance(key, yaml.ScalarNode) else ''} as {read_as(key)}", "quote the key", line=line(key))
+            report.add(
+                at, f"YAML reads the key {name if isinstance(key, yaml.ScalarNode) else ''} as {read_as(key)}", "quote the key", line=line(key)
+            )
             report.unread(at)
             continue
         if name in own:
@@ -113,13 +115,14 @@ def entries(node: yaml.Node, at: Path, report: Report) -> Iterator[tuple[str, ya
     yield from found.items()
 
 
-def plain(node: yaml.Node, at: Path, report: Report) -> Any:
+def plain(node: yaml.Node, at: Path, report: Report) -> object:
     """Turn a free value into Python data, for the parts of the file that have no declared keys."""
     if isinstance(node, yaml.MappingNode):
         return {name: plain(value, (*at, name), report) for name, value in entries(node, at, report)}
     if isinstance(node, yaml.SequenceNode):
         return [plain(value, (*at, position), report) for position, value in enumerate(node.value)]
     if tag(node) in _READ_AS:
-        return yaml.SafeLoader("").construct_object(node)
+        value: object = yaml.SafeLoader("").construct_object(node)
+        return value
     # !vault and !unsafe: Ansible's own loader reads these; here only the text is of interest.
     return node.value

@@ -9,6 +9,7 @@ from typing import Any
 
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster import addresses
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.addresses import Address
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.kinds import numbered
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.report import Path, Report, suggest
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.spec import ClusterSpec, HostsFromSpec
 
@@ -41,7 +42,7 @@ class Host:
 
     def at(self, key: str) -> Path:
         """Where a mistake about one of its keys belongs."""
-        return self.path if self.earlier else (*self.path, key)
+        return (*self.path, f"{key}_var" if self.earlier and key.endswith("address") else key)
 
 
 def full_name(name: str, domain: str) -> str:
@@ -70,12 +71,12 @@ def gather(spec: ClusterSpec, earlier: Earlier, report: Report) -> list[Host]:
                 )
             )
         taken: dict[str, Host] = {}
-        for position, source in enumerate(site.hosts_from):
+        for position, source in numbered(site.hosts_from):
             path: Path = ("sites", site_name, "hosts_from", position)
-            for host in _adopt(source, path, site_name, spec, earlier, report):
-                before = taken.get(host.name)
+            for adopted in _adopt(source, path, site_name, spec, earlier, report):
+                before = taken.get(adopted.name)
                 # A host may come from several groups of the same site, each of which switches more roles on.
-                taken[host.name] = replace(before, groups=before.groups | host.groups) if before else host
+                taken[adopted.name] = replace(before, groups=before.groups | adopted.groups) if before else adopted
         found.extend(taken.values())
     return found
 
@@ -112,6 +113,6 @@ def _variable(host: str, variables: Mapping[str, Any], variable: str | None, pat
         return None
     try:
         return addresses.parse_address(str(variables[variable]))
-    except addresses.Unfit as unfit:
+    except addresses.UnfitError as unfit:
         report.add(path, f"variable '{variable}' of host '{host}': {unfit.problem}", unfit.remedy)
         return None

@@ -10,8 +10,8 @@ from __future__ import annotations
 import dataclasses
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import yaml
 
@@ -19,20 +19,39 @@ from ansible_collections.sovereign.dify.plugins.module_utils.cluster import addr
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.levels import Level
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.report import Path, Report, listing, suggest
 
-UNREADABLE: Any = object()
+UNREADABLE = object()
 """Stands for a value whose mistake has been reported."""
 
 Schema = dict[str, Any]
+T = TypeVar("T")
+
+
+class Items(tuple[object, ...]):
+    """The readable items of a list, which remember where they stood."""
+
+    positions: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, found: Mapping[int, object]) -> Items:
+        """Make one from items by position."""
+        items = cls(found.values())
+        items.positions = tuple(found)
+        return items
+
+
+def numbered(items: Iterable[T]) -> Iterator[tuple[int, T]]:
+    """Walk the items of a list with their positions in the file."""
+    yield from zip(items.positions, items, strict=True) if isinstance(items, Items) else enumerate(items)
 
 
 class Kind(ABC):
     """What a key may hold."""
 
-    empty: Any = None
+    empty: object = None
     """What a required key holds when it is missing or unreadable."""
 
     @abstractmethod
-    def read(self, node: yaml.Node, at: Path, report: Report) -> Any:
+    def read(self, node: yaml.Node, at: Path, report: Report) -> object:
         """Read a node; report at the path and return ``UNREADABLE`` when it does not fit."""
 
     @abstractmethod
@@ -43,7 +62,7 @@ class Kind(ABC):
     def schema(self) -> Schema:
         """Give the JSON Schema of what fits."""
 
-    def wrong(self, node: yaml.Node, at: Path, report: Report, wanted: str) -> Any:
+    def wrong(self, node: yaml.Node, at: Path, report: Report, wanted: str) -> object:
         """Report that a node is of another type."""
         report.add(at, f"expected {wanted}, but YAML reads {document.read_as(node)}", _retype(node, wanted), line=document.line(node))
         return UNREADABLE
@@ -68,9 +87,9 @@ class Text(Kind):
     what: str
     pattern: str = r"[^\n]+"
     remedy: str = "give some text"
-    empty: Any = ""
+    empty: object = ""
 
-    def read(self, node: yaml.Node, at: Path, report: Report) -> Any:
+    def read(self, node: yaml.Node, at: Path, report: Report) -> object:
         """Read a scalar that YAML takes for text."""
         if not isinstance(node, yaml.ScalarNode) or document.tag(node) != "str":
             return self.wrong(node, at, report, f"text ({self.what})")
@@ -95,12 +114,17 @@ class Choice(Kind):
     values: tuple[str, ...]
     what: str = "choice"
 
-    def read(self, node: yaml.Node, at: Path, report: Report) -> Any:
+    def read(self, node: yaml.Node, at: Path, report: Report) -> object:
         """Read one of the words."""
         if not isinstance(node, yaml.ScalarNode) or document.tag(node) != "str":
             return self.wrong(node, at, report, f"text, one of {listing(self.values)}")
         if node.value not in self.values:
-            report.add(at, f"unknown {self.what} '{node.value}'", suggest(node.value, self.values, f"give one of {listing(self.values)}"), document.line(node))
+            report.add(
+                at,
+                f"unknown {self.what} '{node.value}'",
+                suggest(node.value, self.values, f"give one of {listing(self.values)}"),
+                document.line(node),
+            )
             return UNREADABLE
         return node.value
 
@@ -120,10 +144,10 @@ class Scale(Choice):
     values: tuple[str, ...] = tuple(str(level) for level in Level)
     what: str = "level"
 
-    def read(self, node: yaml.Node, at: Path, report: Report) -> Any:
+    def read(self, node: yaml.Node, at: Path, report: Report) -> object:
         """Read a level."""
         word = super().read(node, at, report)
-        return word if word is UNREADABLE else Level[word.upper()]
+        return Level[word.upper()] if isinstance(word, str) else word
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +157,7 @@ class Whole(Kind):
     least: int
     most: int | None = None
 
-    def read(self, node: yaml.Node, at: Path, report: Report) -> Any:
+    def read(self, node: yaml.Node, at: Path, report: Report) -> object:
         """Read a decimal number; the other notations of YAML 1.1 surprise people, so they are refused."""
         if not isinstance(node, yaml.ScalarNode) or document.tag(node) != "int":
             return self.wrong(node, at, report, f"a whole number ({self.describe()})")
@@ -161,16 +185,16 @@ class _Parsed(Kind):
     """Text that a function turns into something better."""
 
     what: str
-    parse: Callable[[str], Any]
+    parse: Callable[[str], object]
     format: str
 
-    def read(self, node: yaml.Node, at: Path, report: Report) -> Any:
+    def read(self, node: yaml.Node, at: Path, report: Report) -> object:
         """Read text and parse it."""
         if not isinstance(node, yaml.ScalarNode) or document.tag(node) != "str":
             return self.wrong(node, at, report, f"text ({self.what})")
         try:
             return self.parse(node.value)
-        except addresses.Unfit as unfit:
+        except addresses.UnfitError as unfit:
             report.add(at, unfit.problem, unfit.remedy, line=document.line(node))
             return UNREADABLE
 
@@ -199,27 +223,27 @@ class ListOf(Kind):
 
     item: Kind
     least: int = 0
-    empty: Any = ()
+    empty: object = ()
 
-    def read(self, node: yaml.Node, at: Path, report: Report) -> Any:
+    def read(self, node: yaml.Node, at: Path, report: Report) -> object:
         """Read every item; unreadable ones are left out."""
         if not isinstance(node, yaml.SequenceNode):
             return self.wrong(node, at, report, f"a list of {self.item.describe()}")
         if len(node.value) < self.least:
             report.add(at, "the list is empty", f"give at least {self.least}", line=document.line(node))
             return UNREADABLE
-        values: list[Any] = []
+        values: dict[int, object] = {}
         for position, child in enumerate(node.value):
             path = (*at, position)
             report.place(path, document.line(child))
             value = self.item.read(child, path, report)
             if value is UNREADABLE:
                 report.unread(path)
-            elif value in values:
+            elif value in values.values():
                 report.add(path, f"'{value}' is listed twice", "remove one of the two", line=document.line(child))
             else:
-                values.append(value)
-        return tuple(values)
+                values[position] = value
+        return Items.of(values)
 
     def describe(self) -> str:
         """Describe the items."""
@@ -237,9 +261,9 @@ class MapOf(Kind):
     name: Text
     value: Kind
     least: int = 0
-    empty: Any = dataclasses.field(default_factory=dict)
+    empty: object = dataclasses.field(default_factory=dict)
 
-    def read(self, node: yaml.Node, at: Path, report: Report) -> Any:
+    def read(self, node: yaml.Node, at: Path, report: Report) -> object:
         """Read every entry; a misnamed one is kept, so that references to it are not mistakes too."""
         if not isinstance(node, yaml.MappingNode):
             return self.wrong(node, at, report, f"a mapping (one entry for each {self.name.what})")
@@ -269,26 +293,36 @@ class MapOf(Kind):
         return {"type": "object", "propertyNames": names, "additionalProperties": self.value.schema(), **bound}
 
 
+Removed = Mapping[str, tuple[str | None, str]]
+"""Names that people try: to the key that replaces it (if one does), and why."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Free(Kind):
-    """A mapping whose values are not ours to judge."""
+    """A mapping whose values are not ours to judge, but for names that would work against us."""
 
     what: str
-    empty: Any = dataclasses.field(default_factory=dict)
+    removed: Removed = dataclasses.field(default_factory=dict)
+    empty: object = dataclasses.field(default_factory=dict)
 
-    def read(self, node: yaml.Node, at: Path, report: Report) -> Any:
+    def read(self, node: yaml.Node, at: Path, report: Report) -> object:
         """Read a mapping as plain data."""
         if not isinstance(node, yaml.MappingNode):
             return self.wrong(node, at, report, f"a mapping ({self.what})")
-        return document.plain(node, at, report)
+        values = {name: document.plain(value, (*at, name), report) for name, value in document.entries(node, at, report)}
+        for name in values:
+            use, why = self.removed.get(name.lstrip("-").replace("-", "_"), (None, ""))
+            if why:
+                report.add((*at, name), f"'{name}' cannot be given here: {why}", f"use `{use}`" if use else "remove it")
+        return values
 
     def describe(self) -> str:
         """Name it."""
         return f"mapping of {self.what}"
 
     def schema(self) -> Schema:
-        """Allow any object."""
-        return {"type": "object"}
+        """Allow any object without the refused names."""
+        return {"type": "object", **({"propertyNames": {"not": {"enum": sorted(self.removed)}}} if self.removed else {})}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -299,11 +333,11 @@ class Key:
     kind: Kind
     meaning: str
     required: bool
-    initial: Any
+    initial: object
     shown: str
 
 
-def key(kind: Kind, meaning: str, *, required: bool = False, default: Any = None, shown: str | None = None) -> Any:
+def key(kind: Kind, meaning: str, *, required: bool = False, default: object = None, shown: str | None = None) -> Any:  # noqa: ANN401
     """Declare a key as a dataclass field.
 
     Args:
@@ -317,7 +351,7 @@ def key(kind: Kind, meaning: str, *, required: bool = False, default: Any = None
     return dataclasses.field(metadata={"kind": kind, "meaning": meaning, "required": required, "initial": initial, "shown": shown})
 
 
-def keys(cls: Any) -> Mapping[str, Key]:
+def keys(cls: type[Any]) -> Mapping[str, Key]:
     """All declared keys of a section, in order."""
     found = {}
     for field in dataclasses.fields(cls):
@@ -331,12 +365,11 @@ def keys(cls: Any) -> Mapping[str, Key]:
 class Section(Kind):
     """A mapping with declared keys, read into a frozen dataclass."""
 
-    cls: Any
+    cls: type[Any]
     what: str
-    removed: Mapping[str, tuple[str | None, str]] = dataclasses.field(default_factory=dict)
-    """Names that people try: to the key that replaces it (if one does), and why."""
+    removed: Removed = dataclasses.field(default_factory=dict)
 
-    def read(self, node: yaml.Node, at: Path, report: Report) -> Any:
+    def read(self, node: yaml.Node, at: Path, report: Report) -> object:
         """Read all keys. The result always exists; what is missing in it is marked in the report."""
         known = keys(self.cls)
         given: dict[str, yaml.Node] = {}
@@ -366,7 +399,7 @@ class Section(Kind):
         report.add(path, f"unknown key '{name}'", remedy)
         return set() if remedy == otherwise else {remedy.split("'")[1]}
 
-    def _value(self, declared: Key, node: yaml.Node | None, excused: bool, at: Path, report: Report) -> Any:
+    def _value(self, declared: Key, node: yaml.Node | None, excused: bool, at: Path, report: Report) -> object:
         path = (*at, declared.name)
         if node is None or (document.is_null(node) and not isinstance(declared.kind, Section)):
             if excused:

@@ -6,12 +6,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ansible_collections.sovereign.dify.plugins.module_utils.cluster import contract, document, hosts
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster import contract, document, hosts, rules_addresses, rules_hosts, rules_models
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.contract import Contract
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.groups import GROUPS, Groups
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.hosts import Earlier
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.plan import Plan
-from ansible_collections.sovereign.dify.plugins.module_utils.cluster.report import Refused, Report
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.report import RefusedError, Report
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.spec import CLUSTER, ClusterSpec
 
 
@@ -28,15 +28,19 @@ def load(text: str, filename: str, earlier: Earlier | None = None, groups: Group
         The contract.
 
     Raises:
-        Refused: the file holds mistakes; all of them are in the report.
+        RefusedError: the file holds mistakes; all of them are in the report.
     """
     report = Report(filename)
     node = document.compose(text, report)
     if node is None:
-        raise Refused(report)
-    spec: ClusterSpec = CLUSTER.read(node, (), report)
+        raise RefusedError(report)
+    spec = CLUSTER.read(node, (), report)
+    assert isinstance(spec, ClusterSpec)
     plan = Plan(spec, hosts.gather(spec, earlier or Earlier(), report))
+    rules_addresses.check(plan, report)
+    rules_hosts.check(plan, groups, report)
+    rules_models.check(plan, report)
     if report.mistakes:
-        raise Refused(report)
+        raise RefusedError(report)
     base = Path(os.path.abspath(filename)).parent  # noqa: PTH100 (resolve() would follow a linked inventory away from its neighbours)
     return contract.build(plan, groups, os.path.normpath(base / spec.state_dir))

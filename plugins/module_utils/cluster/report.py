@@ -51,7 +51,7 @@ class Mistake:
         return f"{show(self.path)}: {self.problem}; {self.remedy}"
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The cluster file holds mistakes; the text lists all of them."""
 
     def __init__(self, report: Report) -> None:

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
+# ruff: noqa: RUF009 (`key` wraps `dataclasses.field`)
 """Every key of a cluster file, declared once.
 
 Validation, docs/cluster.md, docs/cluster.schema.json and the plugin's documentation all come from these declarations. A scalar may be ``None`` and a
@@ -42,8 +43,30 @@ TIER_NAME = Text("tier name", r"[a-z][a-z0-9_-]*", "use lower-case letters, digi
 GROUP_NAME = Text("group name", r"[a-z_][a-z0-9_]*", "use lower-case letters, digits and '_'")
 ANY_GROUP = Text("existing group", r"[A-Za-z_][A-Za-z0-9_]*", "use letters, digits and '_'")
 VARIABLE = Text("variable name", r"[A-Za-z_][A-Za-z0-9_]*", "use letters, digits and '_'")
-DNS_NAME = Text("DNS name", rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*", "use labels of letters, digits and '-', joined by single dots, no dot at either end")
+DNS_NAME = Text(
+    "DNS name", rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*", "use labels of letters, digits and '-', joined by single dots, no dot at either end"
+)
 ABSOLUTE_PATH = Text("absolute path", r"/[^\n]*", "start it with '/'")
+
+
+_OWN_OPTIONS = {
+    "trust_remote_code": (None, "code that comes with weights is never run, by policy"),
+    "tensor_parallel_size": ("tensor_parallel", "the number of GPUs is planned by host"),
+    "model": ("source", "it decides what is served"),
+    "served_model_name": (None, "a model is served under its name in this file"),
+    "port": ("port", "ports are planned by host"),
+    "host": (None, "instances listen where only their gateways reach them"),
+    "dtype": ("dtype", "it is a key of the model"),
+    "quantization": ("quantization", "it is a key of the model"),
+    "max_model_len": ("max_model_len", "it is a key of the model"),
+    "api_key": (None, "keys are checked by the model gateway"),
+    "ssl_keyfile": (None, "certificates come from the role pki"),
+    "ssl_certfile": (None, "certificates come from the role pki"),
+    "ssl_ca_certs": (None, "certificates come from the role pki"),
+    "ssl_cert_reqs": (None, "clients are always asked for a certificate"),
+}
+
+_OWN_VARIABLES = dict.fromkeys(("cluster", "site", "node"), (None, "the inventory computes it"))
 
 
 @dataclass(frozen=True)
@@ -90,8 +113,10 @@ class HostSpec:
     wan_address: Address | None = key(ip_address(), "Address at which gateways of other sites reach this host.")
     vpn_address: Address | None = key(ip_address(), "Address in the VPN; needed with the group `wireguard`, refused without it.")
     groups: tuple[str, ...] = key(ListOf(GROUP_NAME), "Groups besides `base_groups`.", default=())
-    gpus: int | None = key(Whole(0, 64), "Number of GPUs. When given, models get disjoint GPUs in file order, and their number is checked.", shown="unknown")
-    vars: Mapping[str, Any] = key(Free("host variables"), "Any further variables of the host.", default={})
+    gpus: int | None = key(
+        Whole(0, 64), "Number of GPUs. When given, models get disjoint GPUs in file order, and their number is checked.", shown="unknown"
+    )
+    vars: Mapping[str, Any] = key(Free("host variables", _OWN_VARIABLES), "Any further variables of the host.", default={})
 
 
 @dataclass(frozen=True)
@@ -188,9 +213,13 @@ class ModelSpec:
     dtype: str = key(Choice(("auto", "float16", "bfloat16", "float32"), "dtype"), "Type of weights and activations.", default="auto")
     max_model_len: int | None = key(Whole(1), "Longest context in tokens.", shown="the model's own")
     manifest_sha256: str | None = key(
-        Text("SHA-256 digest", r"[0-9a-f]{64}", "give 64 lower-case hexadecimal digits"), "Digest of the manifest of the weights.", shown="not checked"
+        Text("SHA-256 digest", r"[0-9a-f]{64}", "give 64 lower-case hexadecimal digits"),
+        "Digest of the manifest of the weights.",
+        shown="not checked",
     )
-    extra_args: Mapping[str, Any] = key(Free("vLLM options"), "Further options of `vllm serve`, without the leading dashes.", default={})
+    extra_args: Mapping[str, Any] = key(
+        Free("vLLM options", _OWN_OPTIONS), "Further options of `vllm serve`, without the leading dashes.", default={}
+    )
 
 
 @dataclass(frozen=True)
@@ -232,11 +261,17 @@ class ClusterSpec:
 
     plugin: str = key(Choice((PLUGIN,), "plugin"), "Says that this file is read by this plugin.", required=True)
     name: str = key(
-        Text("cluster name", r"[a-z0-9][a-z0-9-]*", "use lower-case letters, digits and '-'"), "Name of the cluster; part of the CA's name.", required=True
+        Text("cluster name", r"[a-z0-9][a-z0-9-]*", "use lower-case letters, digits and '-'"),
+        "Name of the cluster; part of the CA's name.",
+        required=True,
     )
     domain: str = key(DNS_NAME, "DNS domain of the cluster: a host's full name is `<host>.<domain>`.", required=True)
     sites: Mapping[str, SiteSpec] = key(MapOf(SITE_NAME, Section(SiteSpec, "site"), 1), "The sites.", required=True)
-    vpn: VpnSpec | None = key(Section(VpnSpec, "VPN", {"subnet": ("cidr", "the network of the VPN"), "network": ("cidr", "the network of the VPN")}), "The VPN between the sites. Leave it out when there is one site.", shown="no VPN")
+    vpn: VpnSpec | None = key(
+        Section(VpnSpec, "VPN", {"subnet": ("cidr", "the network of the VPN"), "network": ("cidr", "the network of the VPN")}),
+        "The VPN between the sites. Leave it out when there is one site.",
+        shown="no VPN",
+    )
     models: Mapping[str, ModelSpec] = key(MapOf(MODEL_NAME, MODEL), "The models, each with the hosts that serve it.", default={})
     clients: Mapping[str, ClientSpec] = key(MapOf(CLIENT_NAME, Section(ClientSpec, "client")), "The API clients.", default={})
     tiers: Mapping[str, TierSpec] = key(

@@ -1,0 +1,155 @@
+"""What the certificates are good for, and what is refused: each refusal beside the same request that is allowed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SERVER = "198.18.23.11"
+OWN = "--cert /etc/sovereign/pki/host.crt --key /etc/sovereign/pki/host.key"
+TRUST = "--cacert /etc/sovereign/pki/ca.crt"
+PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
+SCENARIO = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
+CURL_CERTIFICATE_REFUSED = 60
+
+
+def run_role(*arguments: str) -> str:
+    """Run the scenario's playbook once more, with other variables."""
+    sources = [f"--inventory={SCENARIO / 'inventory'}", f"--inventory={PROJECT / 'molecule/shared/substrate.yml'}"]
+    command = ["ansible-playbook", *sources, str(SCENARIO / "converge.yml"), *arguments]
+    run = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False, timeout=300)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return run.stdout
+
+
+@pytest.fixture
+def call(on: Any) -> Any:
+    """Give a function that asks the TLS server from the client's host, by the server's name unless told otherwise."""
+
+    def ask(options: str = f"{TRUST} {OWN}", at: str = "server.pki.test") -> Any:
+        return on("client").run(f"curl --silent --show-error --max-time 5 --resolve {at}:4433:{SERVER} {options} https://{at}:4433/")
+
+    return ask
+
+
+@pytest.fixture
+def foreign(on: Any) -> Iterator[str]:
+    """Make an authority of the same name on the client's host, and a certificate for it."""
+    host = on("client")
+    host.run_expect(
+        [0],
+        "mkdir -p /tmp/foreign && cd /tmp/foreign"
+        " && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj '/CN=mol-pki internal authority' -keyout ca.key -out ca.crt"
+        " && openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /OU=hq/CN=client.pki.test -keyout client.key -out client.csr"
+        " && openssl x509 -req -in client.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out client.crt",
+    )
+    yield "/tmp/foreign"
+    host.run_expect([0], "rm -r /tmp/foreign")
+
+
+def certificate(on: Any, name: str, field: str) -> str:
+    shown: str = on(name).check_output(f"openssl x509 -noout -{field} -in /etc/sovereign/pki/host.crt")
+    return shown
+
+
+@pytest.mark.parametrize("at", ["server.pki.test", "nginx.hq.pki.test", "ai.hq.pki.test", SERVER])
+def test_a_server_is_verified_by_its_name_its_services_name_the_entrys_name_and_its_address(call: Any, at: str) -> None:
+    answer = call(at=at)
+    assert answer.rc == 0, answer.stderr
+    assert "Verified" in answer.stdout or "Verify return code: 0" in answer.stdout or "TLSv1.3" in answer.stdout
+
+
+def test_a_server_is_refused_under_a_name_that_is_not_its_own(call: Any) -> None:
+    assert call(at="client.pki.test").rc == CURL_CERTIFICATE_REFUSED
+
+
+def test_the_hosts_own_trust_store_knows_the_authority(call: Any) -> None:
+    assert call(options=OWN).rc == 0
+
+
+def test_a_client_without_a_certificate_is_refused(call: Any) -> None:
+    assert call().rc == 0
+    refused = call(options=TRUST)
+    assert refused.rc != 0
+    assert "certificate required" in refused.stderr or "alert" in refused.stderr, refused.stderr
+
+
+def test_a_certificate_of_another_authority_is_refused_even_if_it_bears_the_same_name(call: Any, foreign: str) -> None:
+    assert call().rc == 0
+    refused = call(options=f"{TRUST} --cert {foreign}/client.crt --key {foreign}/client.key")
+    assert refused.rc != 0
+    assert "unknown ca" in refused.stderr or "alert" in refused.stderr, refused.stderr
+    assert call(options=f"--cacert {foreign}/ca.crt {OWN}").rc == CURL_CERTIFICATE_REFUSED
+
+
+def test_the_authority_cannot_sign_for_domains_that_are_not_the_clusters(on: Any) -> None:
+    shown = on("client").check_output("openssl x509 -noout -text -in /etc/sovereign/pki/ca.crt")
+    assert "Name Constraints: critical" in shown
+    assert "DNS:pki.test" in shown
+    assert "pathlen:0" in shown
+
+
+@pytest.mark.parametrize("name", ["server", "client"])
+def test_a_services_user_reads_the_key_only_as_a_member_of_the_group(on: Any, name: str) -> None:
+    for file in ("host.key", "host.pem"):
+        path = f"/etc/sovereign/pki/{file}"
+        assert on(name).run(f"setpriv --reuid=nobody --regid=nogroup --clear-groups cat {path}").rc != 0
+        assert on(name).run(f"setpriv --reuid=nobody --regid=nogroup --groups=ssl-cert cat {path}").rc == 0
+
+
+def test_no_hosts_key_is_on_the_controller_and_the_authoritys_is_encrypted(contract: Any) -> None:
+    state = Path(contract("server")["cluster"]["state_dir"]) / "pki"
+    keys = [path for path in state.rglob("*") if path.is_file() and "PRIVATE KEY" in path.read_text(errors="replace")]
+    assert keys == [state / "ca.key"]
+    assert "ENCRYPTED PRIVATE KEY" in keys[0].read_text()
+    assert keys[0].stat().st_mode & 0o077 == 0
+
+
+def test_a_certificate_near_its_end_is_renewed_and_its_user_reloaded(on: Any, call: Any) -> None:
+    serial, process = certificate(on, "server", "serial"), on("server").check_output("systemctl show --property=MainPID tls-echo")
+    key = on("server").file("/etc/sovereign/pki/host.key").sha256sum
+    run_role("--limit=server", "--extra-vars=pki_renew_before_days=398", "--skip-tags=pki_install,verify")
+    assert certificate(on, "server", "serial") != serial
+    assert on("server").file("/etc/sovereign/pki/host.key").sha256sum == key
+    assert on("server").check_output("systemctl show --property=MainPID tls-echo") != process
+    answer = call()
+    assert answer.rc == 0, answer.stderr
+
+
+def test_rotation_makes_a_new_key_and_certificate(on: Any, call: Any) -> None:
+    key, serial = on("client").file("/etc/sovereign/pki/host.key").sha256sum, certificate(on, "client", "serial")
+    run_role("--tags=pki_rotate", "--limit=client")
+    assert on("client").file("/etc/sovereign/pki/host.key").sha256sum != key
+    assert certificate(on, "client", "serial") != serial
+    assert call().rc == 0
+
+
+def test_a_new_name_is_signed_at_the_next_run(on: Any, call: Any) -> None:
+    assert call(at="extra.pki.test").rc == CURL_CERTIFICATE_REFUSED
+    run_role("--limit=server", "--extra-vars={pki_extra_names: [extra.pki.test]}")
+    assert call(at="extra.pki.test").rc == 0
+    run_role("--limit=server", "--skip-tags=pki_install")
+    assert call(at="extra.pki.test").rc == CURL_CERTIFICATE_REFUSED
+
+
+def test_an_expired_certificate_is_refused_and_the_next_run_heals_it(on: Any, call: Any) -> None:
+    assert call().rc == 0
+    run_role("--limit=client", "--extra-vars={pki_validity_days: 0, pki_renew_before_days: 398}", "--skip-tags=pki_install,verify")
+    refused = call()
+    assert refused.rc != 0
+    assert "expired" in refused.stderr or "alert" in refused.stderr, refused.stderr
+    run_role("--limit=client", "--skip-tags=pki_install")
+    answer = call()
+    assert answer.rc == 0, answer.stderr
+
+
+def test_a_name_outside_the_authoritys_domains_is_refused_before_anything_is_done(on: Any) -> None:
+    serial = certificate(on, "client", "serial")
+    with pytest.raises(AssertionError, match="pki_ca_permitted_domains"):
+        run_role("--limit=client", "--extra-vars={pki_extra_names: [www.example.org]}")
+    assert certificate(on, "client", "serial") == serial

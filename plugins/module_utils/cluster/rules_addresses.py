@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Rules about addresses and networks: everything has one place, and nothing shares it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.addresses import Address, Network
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.hosts import Host
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.kinds import numbered
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.plan import Plan
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.report import Path, Report, listing, show
+
+
+def check(plan: Plan, report: Report) -> None:
+    """Apply all rules of this module."""
+    networks = list(_networks(plan))
+    _overlaps(networks, report)
+    _shared(plan, report)
+    for host in plan.hosts:
+        _in_site(host, plan, networks, report)
+        _in_vpn(host, plan, report)
+
+
+def _networks(plan: Plan) -> Iterator[tuple[Path, str | None, Network]]:
+    """List every network that the file declares, with its path and its site (none: the VPN)."""
+    if plan.spec.vpn and plan.spec.vpn.cidr:
+        yield ("vpn", "cidr"), None, plan.spec.vpn.cidr
+    for name, site in plan.spec.sites.items():
+        for position, network in numbered(site.networks):
+            yield ("sites", name, "networks", position), name, network
+
+
+def _overlaps(networks: list[tuple[Path, str | None, Network]], report: Report) -> None:
+    """Routes between sites, and the firewalls' idea of who is who, need networks apart."""
+    for number, (path, _, network) in enumerate(networks):
+        for other_path, _, other in networks[:number]:
+            if network.overlaps(other):
+                report.add(path, f"{network} overlaps {other} ({show(other_path)}, line {report.line(other_path)})", "give each its own range")
+                break
+
+
+def _addresses(host: Host) -> Iterator[tuple[str, Address]]:
+    for key, address in (("address", host.address), ("wan_address", host.wan_address), ("vpn_address", host.vpn_address)):
+        if address:
+            yield key, address
+
+
+def _shared(plan: Plan, report: Report) -> None:
+    """Check that an address belongs to one host; only `address` and `wan_address` of the same host may be one."""
+    first: dict[Address, tuple[Host, str]] = {}
+    for host in plan.hosts:
+        for key, address in _addresses(host):
+            owner, used = first.setdefault(address, (host, key))
+            if owner is not host:
+                line = report.line(owner.at(used))
+                report.add(host.at(key), f"{address} is already the {used} of '{owner.name}' (line {line})", "give every host its own address")
+
+
+def _in_site(host: Host, plan: Plan, networks: list[tuple[Path, str | None, Network]], report: Report) -> None:
+    """Check that a host's address lies in its site's networks and in nobody else's."""
+    address = host.address
+    vpn = plan.spec.vpn.cidr if plan.spec.vpn else None
+    for key, value in _addresses(host):
+        if vpn and key != "vpn_address" and value in vpn:
+            report.add(host.at(key), f"{value} lies in the VPN ({vpn})", "VPN addresses belong in `vpn_address`")
+            if key == "address":
+                return
+    own = plan.spec.sites[host.site].networks
+    if address is None or not report.clean(("sites", host.site, "networks")):
+        return
+    around = [network for network in own if address in network]
+    if around:
+        kind = around[0].reserved(address)
+        if kind:
+            report.add(host.at("address"), f"{address} is the {kind} of {around[0]}", "give an address in between")
+        return
+    stranger = next((site for _, site, network in networks if site and site != host.site and address in network), None)
+    place = f"; it lies in site '{stranger}'" if stranger else ""
+    if own and not any(network.version == address.version for network in own):
+        report.add(host.at("address"), f"{address} is IPv{address.version}, but the site's networks are not", "give the address of the other family")
+    elif own:
+        remedy = "give an address inside, or add its network" if not stranger else "give an address inside, or move the host"
+        report.add(
+            host.at("address"), f"{address} of '{host.name}' lies outside the site's networks ({listing([str(n) for n in own])}){place}", remedy
+        )
+    elif stranger:
+        report.add(host.at("address"), f"{address} of '{host.name}' lies in a network of site '{stranger}'", "move the host, or give another address")
+
+
+def _in_vpn(host: Host, plan: Plan, report: Report) -> None:
+    """Check that a VPN address lies in the VPN and can be a host's."""
+    address = host.vpn_address
+    network = plan.spec.vpn.cidr if plan.spec.vpn else None
+    if address is None or network is None:
+        return
+    path = host.at("vpn_address")
+    if address.version != network.version:
+        report.add(path, f"{address} is IPv{address.version}, but vpn.cidr is {network}", f"give an IPv{network.version} address")
+    elif address not in network:
+        report.add(path, f"{address} lies outside vpn.cidr ({network})", "give an address inside")
+    else:
+        kind = network.reserved(address)
+        if kind:
+            report.add(path, f"{address} is the {kind} of vpn.cidr ({network})", "give an address in between")

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Rules about sites, hosts, groups and the VPN between the sites."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.contract import entry_name, site_group
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.groups import Groups
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.hosts import Host
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.kinds import numbered
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.plan import RESERVED_PORTS, Plan, model_port
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.report import Path, Report, listing, suggest
+
+
+def check(plan: Plan, groups: Groups, report: Report) -> None:
+    """Apply all rules of this module."""
+    _names(plan, groups, report)
+    _entries(plan, report)
+    _known_groups(plan, groups, report)
+    for host in plan.hosts:
+        _host_keys(host, groups, report)
+    for site in plan.spec.sites:
+        _site_groups(site, plan, groups, report)
+    _vpn(plan, report)
+
+
+def groups_clean(plan: Plan, report: Report, *sites: str) -> bool:
+    """Tell whether the group memberships of whole sites are what the file says."""
+    for site in sites:
+        if not report.clean(("sites", site, "hosts_from")) or not report.readable(("sites", site, "hosts")):
+            return False
+        if not report.clean(*(("sites", site, "hosts", name, "groups") for name in plan.spec.sites[site].hosts)):
+            return False
+    return report.clean(("base_groups",))
+
+
+def _names(plan: Plan, groups: Groups, report: Report) -> None:
+    """Check that every site has hosts, and every host one name that nothing else has."""
+    for name in plan.spec.sites:
+        path: Path = ("sites", name)
+        if not any(host.site == name for host in plan.hosts) and report.clean((*path, "hosts"), (*path, "hosts_from")):
+            report.add(path, "the site has no hosts", "give it `hosts` or `hosts_from`, or remove the site")
+    taken = {"all", "ungrouped", *groups, *(site_group(name) for name in plan.spec.sites)}
+    first: dict[str, Host] = {}
+    for host in plan.hosts:
+        owner = first.setdefault(host.fqdn.lower(), host)
+        if owner is not host:
+            where = f"site '{owner.site}', line {report.line(owner.path)}"
+            report.add(host.path, f"host '{host.name}' is declared already ({where})", "give every host one site and a name of its own")
+        if host.name in taken:
+            report.add(host.path, f"'{host.name}' is also the name of a group", "rename the host")
+        if len(host.fqdn) > 253 and report.readable(("domain",)):
+            report.add(host.path, "the full name is longer than 253 characters", "shorten the host's name or the domain")
+
+
+def _entries(plan: Plan, report: Report) -> None:
+    """Check that sites have entries of their own, on ports that are free."""
+    first: dict[str, str] = {}
+    for name, site in plan.spec.sites.items():
+        path: Path = ("sites", name, "entry")
+        owner = first.setdefault(entry_name(plan.spec, name).lower(), name)
+        if owner != name:
+            report.add((*path, "name"), f"site '{owner}' has the same entry name", "give every site its own")
+        if site.entry is None:
+            continue
+        taken = {22: "SSH"} | RESERVED_PORTS
+        taken |= {
+            model_port(model, plan.spec.models[model]): f"model '{model}' on '{host.name}'"
+            for host in plan.members(name, "nginx")
+            for model in plan.host_models.get(host.name, [])
+        }
+        if site.entry.port in taken:
+            report.add((*path, "port"), f"{site.entry.port} belongs to {taken[site.entry.port]}", "give another port; 443 is usual")
+
+
+def _memberships(plan: Plan) -> Iterator[tuple[Path, str]]:
+    """List every place where the file names a group."""
+    for position, group in numbered(plan.spec.base_groups):
+        yield ("base_groups", position), group
+    for site_name, site in plan.spec.sites.items():
+        for name, host in site.hosts.items():
+            for position, group in numbered(host.groups):
+                yield ("sites", site_name, "hosts", name, "groups", position), group
+        for number, source in numbered(site.hosts_from):
+            for position, group in numbered(source.groups):
+                yield ("sites", site_name, "hosts_from", number, "groups", position), group
+
+
+def _known_groups(plan: Plan, groups: Groups, report: Report) -> None:
+    """Check that groups exist, or else a misspelt role would silently not run."""
+    for path, group in _memberships(plan):
+        if group not in groups:
+            report.add(path, f"unknown group '{group}'", suggest(group, groups, f"known groups: {listing(groups)}"))
+
+
+def _host_keys(host: Host, groups: Groups, report: Report) -> None:
+    """Check that a host has the keys that its groups need."""
+    if not report.clean(host.at("groups")):
+        return
+    for name in sorted(host.groups & groups.keys()):
+        for key in groups[name].host_keys:
+            if getattr(host, key) is None and report.clean(host.at(key)):
+                report.add(
+                    host.at(key), f"host '{host.name}' is in the group '{name}', which needs it", f"give `{key}`, or take the host out of the group"
+                )
+    if host.vpn_address and "wireguard" not in host.groups:
+        report.add(host.at("vpn_address"), f"host '{host.name}' is not in the group 'wireguard'", "add the group, or remove the address")
+
+
+def _site_groups(site: str, plan: Plan, groups: Groups, report: Report) -> None:
+    """Check that a site has what its groups need, and its quorums are odd."""
+    if not groups_clean(plan, report, site):
+        return
+    path: Path = ("sites", site)
+    for name, group in groups.items():
+        members = [host.name for host in plan.members(site, name)]
+        for needed in group.needs:
+            if members and not plan.members(site, needed):
+                report.add(
+                    path, f"'{name}' ({listing(members)}) needs '{needed}', which the site lacks", f"put a host of the site into the group '{needed}'"
+                )
+        if group.quorum and members and len(members) % 2 == 0:
+            problem = f"'{name}' has {len(members)} members ({listing(members)}), which tolerate no more failures than {len(members) - 1}"
+            report.add(path, problem, f"give it {len(members) - 1} or {len(members) + 1}")
+    hosted = [model for model, sites in plan.model_sites.items() if site in sites]
+    if hosted and not plan.members(site, "model_gateway"):
+        report.add(path, f"models are hosted here ({listing(hosted)}), but the site has no 'model_gateway'", "put a host of the site into that group")
+
+
+def _vpn(plan: Plan, report: Report) -> None:
+    """Check that the VPN is declared when hosts are in it, its hubs exist, and each tunnel can be opened from one end."""
+    vpn = plan.spec.vpn
+    on_vpn = [host for host in plan.hosts if "wireguard" in host.groups]
+    if vpn is None:
+        if on_vpn and report.readable(("vpn",)):
+            report.add(("vpn",), f"the section is missing, but hosts are in the group 'wireguard' ({_some(on_vpn)})", "give `vpn: {cidr: …}`")
+        return
+    for position, hub in numbered(vpn.hubs or ()):
+        path: Path = ("vpn", "hubs", position)
+        if hub not in plan.spec.sites:
+            report.add(path, f"unknown site '{hub}'", suggest(hub, plan.spec.sites, f"known sites: {listing(plan.spec.sites)}"))
+        elif groups_clean(plan, report, hub) and not plan.members(hub, "wireguard"):
+            report.add(path, f"site '{hub}' has no host in the group 'wireguard'", "put one into it, or name another hub")
+    _endpoints(plan, report)
+
+
+def _endpoints(plan: Plan, report: Report) -> None:
+    """Check that of two peers at least one knows where the other is. Blame the hub: giving it an address mends all its tunnels."""
+    told: set[frozenset[str]] = set()
+    for host in sorted(plan.hosts, key=lambda host: host.site not in plan.hubs):
+        if host.wan_address or not report.clean(host.at("wan_address")):
+            continue
+        silent = [peer for peer in plan.vpn_peers(host) if not peer.wan_address and report.clean(peer.at("wan_address"))]
+        fresh = [peer for peer in silent if frozenset((host.name, peer.name)) not in told]
+        if fresh:
+            told |= {frozenset((host.name, peer.name)) for peer in fresh}
+            problem = f"neither '{host.name}' nor its VPN peers ({_some(fresh)}) have one, so no end can open the tunnel"
+            report.add(host.at("wan_address"), problem, "give one end the address at which the other reaches it")
+
+
+def _some(hosts: Collection[Host]) -> str:
+    """Name a few hosts."""
+    names = [host.name for host in hosts]
+    return listing(names) if len(names) <= 5 else f"{listing(names[:5])} and {len(names) - 5} more"

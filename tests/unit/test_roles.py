@@ -1,0 +1,106 @@
+"""The rules that every role keeps, counted rather than hoped for."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+PROJECT = Path(__file__).resolve().parents[2]
+ROLES = sorted(path for path in (PROJECT / "roles").iterdir() if path.is_dir())
+VERBS = {"main", "preflight", "install", "configure", "service", "verify", "upgrade", "restart", "drain", "remove"}
+
+role = pytest.mark.parametrize("role", ROLES, ids=lambda path: path.name)
+
+
+def load(path: Path) -> Any:
+    return yaml.safe_load(path.read_text()) if path.exists() else None
+
+
+def options(role: Path) -> dict[str, Any]:
+    return dict(load(role / "meta/argument_specs.yml")["argument_specs"]["main"]["options"])
+
+
+def task_files(role: Path) -> list[Path]:
+    return sorted((role / "tasks").glob("*.yml"))
+
+
+@role
+def test_the_specification_and_the_defaults_have_the_same_keys(role: Path) -> None:
+    assert set(options(role)) == set(load(role / "defaults/main.yml"))
+
+
+@role
+def test_every_option_is_typed_described_and_prefixed_and_has_its_default_in_one_place(role: Path) -> None:
+    for name, option in options(role).items():
+        assert name.startswith(f"{role.name}_"), name
+        assert option.get("type"), name
+        assert option.get("description"), name
+        assert "default" not in option, f"{name}: the default belongs in defaults/main.yml alone"
+
+
+@role
+def test_a_role_has_few_knobs(role: Path) -> None:
+    assert len(options(role)) <= 25
+
+
+@role
+def test_internal_names_are_marked(role: Path) -> None:
+    for path in (role / "vars").glob("*.yml"):
+        for name in load(path) or {}:
+            assert name.startswith(f"__{role.name}_"), (path.name, name)
+    for path in [*task_files(role), *(role / "handlers").glob("*.yml")]:
+        for name in re.findall(r"register: (\S+)", path.read_text()):
+            assert name.startswith(f"__{role.name}_"), (path.name, name)
+
+
+@role
+def test_the_table_of_contents_is_short_and_task_files_are_too(role: Path) -> None:
+    assert len((role / "tasks/main.yml").read_text().splitlines()) <= 60
+    for path in task_files(role):
+        assert len(path.read_text().splitlines()) <= 120, path.name
+
+
+@role
+def test_main_names_the_verbs_and_tags_each(role: Path) -> None:
+    imported = [(task["ansible.builtin.import_tasks"], task["tags"]) for task in load(role / "tasks/main.yml")]
+    assert {"preflight.yml", "install.yml", "configure.yml", "service.yml", "verify.yml"} <= {name for name, _ in imported}
+    for name, tags in imported:
+        assert role.name in tags or "never" in tags, name
+        verb = name.removesuffix(".yml")
+        if verb in {"install", "configure", "service"}:
+            assert f"{role.name}_{verb}" in tags
+        if verb in {"preflight", "verify"}:
+            assert verb in tags
+
+
+@role
+def test_no_topology_no_silent_defaults_no_short_cuts(role: Path) -> None:
+    for path in [*role.rglob("*.yml"), *role.rglob("*.j2")]:
+        text = path.read_text()
+        for forbidden in (r"groups\[", r"hostvars\[", r"ignore_errors:", r"state: latest", r"\bansible_(?:distribution|default_ipv4|hostname)\b"):
+            assert not re.search(forbidden, text), (path, forbidden)
+
+
+@role
+def test_deployed_files_carry_the_managed_header(role: Path) -> None:
+    for path in (role / "templates").rglob("*.j2"):
+        assert "ansible_managed" in path.read_text().splitlines()[0], path
+
+
+@role
+def test_a_role_is_documented_and_has_a_scenario(role: Path) -> None:
+    readme = (role / "README.md").read_text()
+    for name in options(role):
+        assert f"`{name}`" in readme, name
+    assert (PROJECT / "molecule" / role.name / "molecule.yml").exists()
+    assert list((PROJECT / "molecule" / role.name / "tests").glob("test_*.py"))
+
+
+def test_every_known_group_is_a_role() -> None:
+    from ansible_collections.sovereign.dify.plugins.module_utils.cluster.groups import GROUPS
+
+    assert {path.name for path in ROLES} == set(GROUPS)
