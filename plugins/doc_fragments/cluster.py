@@ -1,5 +1,361 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# Generated from plugins/module_utils/cluster/spec.py by docs/generate.py; change it there.
+"""Options of the inventory plugin."""
+
 from __future__ import annotations
+
+
 class ModuleDocFragment:
+    """Keys of a cluster file."""
+
     DOCUMENTATION = r"""
-options: {}
+options:
+  plugin:
+    description:
+    - Says that this file is read by this plugin.
+    type: str
+    choices:
+    - sovereign.dify.cluster
+    required: true
+  name:
+    description:
+    - Name of the cluster; part of the CA's name.
+    type: str
+    required: true
+  domain:
+    description:
+    - 'DNS domain of the cluster: a host''s full name is C(<host>.<domain>).'
+    type: str
+    required: true
+  sites:
+    description:
+    - The sites.
+    - A mapping from site names to these keys.
+    type: dict
+    required: true
+    suboptions:
+      clearance:
+        description:
+        - Highest classification that may be placed on, or called from, the site.
+        type: str
+        choices:
+        - public
+        - internal
+        - restricted
+        required: true
+      networks:
+        description:
+        - LAN networks. When given, every C(address) of the site must lie in one of them.
+        type: list
+        elements: str
+        default: []
+      admin_networks:
+        description:
+        - Networks that may open SSH.
+        - 'Default: any.'
+        type: list
+        elements: str
+      client_networks:
+        description:
+        - Networks that may open the entry.
+        - 'Default: any.'
+        type: list
+        elements: str
+      egress:
+        description:
+        - What hosts may open outwards.
+        - 'Default: DNS, NTP, HTTP and HTTPS: to anywhere, but on C(restricted) sites only to private ranges and the site''s own C(networks).'
+        type: list
+        elements: dict
+        suboptions:
+          to:
+            description:
+            - Destination networks.
+            type: list
+            elements: str
+            required: true
+          protocol:
+            description:
+            - Transport protocol.
+            type: str
+            choices:
+            - tcp
+            - udp
+            required: true
+          ports:
+            description:
+            - Destination ports.
+            type: list
+            elements: int
+            required: true
+          comment:
+            description:
+            - What it is for; lands in the rule set.
+            type: str
+      entry:
+        description:
+        - Where the clients of the site connect.
+        type: dict
+        suboptions:
+          name:
+            description:
+            - DNS name of the entry.
+            - 'Default: C(ai.<site>.<domain>).'
+            type: str
+          port:
+            description:
+            - TCP port of the entry.
+            type: int
+            default: 443
+      hosts:
+        description:
+        - The hosts of the site.
+        - A mapping from host names to these keys.
+        type: dict
+        default: {}
+        suboptions:
+          address:
+            description:
+            - Address in the site; also C(ansible_host) unless that is set.
+            type: str
+            required: true
+          wan_address:
+            description:
+            - Address at which gateways of other sites reach this host.
+            type: str
+          vpn_address:
+            description:
+            - Address in the VPN; needed with the group C(wireguard), refused without it.
+            type: str
+          groups:
+            description:
+            - Groups besides C(base_groups).
+            type: list
+            elements: str
+            default: []
+          gpus:
+            description:
+            - Number of GPUs. When given, models get disjoint GPUs in file order, and their number is checked.
+            - 'Default: unknown.'
+            type: int
+          vars:
+            description:
+            - Any further variables of the host.
+            type: dict
+            default: {}
+      hosts_from:
+        description:
+        - Hosts taken over from inventory sources that were loaded earlier.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          group:
+            description:
+            - Existing group whose hosts join the site.
+            type: str
+            required: true
+          address_var:
+            description:
+            - Variable of those hosts that holds C(address).
+            type: str
+            default: ansible_host
+          wan_address_var:
+            description:
+            - Variable that holds C(wan_address).
+            - 'Default: none have one.'
+            type: str
+          vpn_address_var:
+            description:
+            - Variable that holds C(vpn_address).
+            - 'Default: none have one.'
+            type: str
+          groups:
+            description:
+            - Groups besides C(base_groups).
+            type: list
+            elements: str
+            default: []
+  vpn:
+    description:
+    - The VPN between the sites. Leave it out when there is one site.
+    - 'Default: no VPN.'
+    type: dict
+    suboptions:
+      cidr:
+        description:
+        - Network of the VPN addresses; apart from every site network.
+        type: str
+        required: true
+      port:
+        description:
+        - UDP port of every gateway.
+        type: int
+        default: 51820
+      interface:
+        description:
+        - Interface name.
+        type: str
+        default: wg0
+      mtu:
+        description:
+        - MTU inside the VPN.
+        type: int
+        default: 1420
+      keepalive:
+        description:
+        - Seconds between keepalives, so that NAT on the way keeps its state; 0 sends none.
+        type: int
+        default: 25
+      hubs:
+        description:
+        - Sites whose gateways peer with those of all other sites; the others meet only hubs.
+        - 'Default: the sites of the highest clearance that have gateways.'
+        type: list
+        elements: str
+  models:
+    description:
+    - The models, each with the hosts that serve it.
+    - A mapping from model names to these keys.
+    type: dict
+    default: {}
+    suboptions:
+      classification:
+        description:
+        - Least clearance of sites that hold or call it.
+        type: str
+        choices:
+        - public
+        - internal
+        - restricted
+        required: true
+      source:
+        description:
+        - Directory of the weights on the hosts.
+        type: str
+        required: true
+      hosts:
+        description:
+        - Hosts in the group C(vllm) that serve it.
+        type: list
+        elements: str
+        required: true
+      tensor_parallel:
+        description:
+        - GPUs over which one instance is split.
+        type: int
+        default: 1
+      callable_from:
+        description:
+        - Sites that may call it; narrows, never widens. The sites that host it are always among them.
+        - 'Default: every site of enough clearance.'
+        type: list
+        elements: str
+      port:
+        description:
+        - Port of its instances.
+        - 'Default: derived from the name.'
+        type: int
+      quantization:
+        description:
+        - Quantization, in vLLM's words.
+        - 'Default: what the model''s own configuration says.'
+        type: str
+        choices:
+        - awq
+        - awq_marlin
+        - bitsandbytes
+        - compressed-tensors
+        - experts_int8
+        - fbgemm_fp8
+        - fp8
+        - gguf
+        - gptq
+        - gptq_marlin
+        - modelopt
+        - modelopt_fp4
+        - moe_wna16
+        - mxfp4
+        - torchao
+      dtype:
+        description:
+        - Type of weights and activations.
+        type: str
+        choices:
+        - auto
+        - float16
+        - bfloat16
+        - float32
+        default: auto
+      max_model_len:
+        description:
+        - Longest context in tokens.
+        - 'Default: the model''s own.'
+        type: int
+      manifest_sha256:
+        description:
+        - Digest of the manifest of the weights.
+        - 'Default: not checked.'
+        type: str
+      extra_args:
+        description:
+        - Further options of C(vllm serve), without the leading dashes.
+        type: dict
+        default: {}
+  clients:
+    description:
+    - The API clients.
+    - A mapping from client names to these keys.
+    type: dict
+    default: {}
+    suboptions:
+      sites:
+        description:
+        - Home sites, where it connects.
+        type: list
+        elements: str
+        required: true
+      models:
+        description:
+        - Models that it may call; each must be callable from every home site.
+        type: list
+        elements: str
+        required: true
+      tier:
+        description:
+        - Its tier.
+        type: str
+        default: standard
+  tiers:
+    description:
+    - Limits by tier, in addition to the two defaults or instead of them.
+    - 'Default: C(vip: {rate: 50, burst: 100}), C(standard: {rate: 10, burst: 20}).'
+    - A mapping from tier names to these keys.
+    type: dict
+    suboptions:
+      rate:
+        description:
+        - Requests per second and key.
+        type: int
+        required: true
+      burst:
+        description:
+        - Requests above the rate that are let through at once.
+        type: int
+        required: true
+  state_dir:
+    description:
+    - Directory on the controller for CA, secrets and keys; relative to the file.
+    type: str
+    default: .state
+  base_groups:
+    description:
+    - Groups of every host.
+    type: list
+    elements: str
+    default:
+    - baseline
+    - pki
+    - firewall
 """

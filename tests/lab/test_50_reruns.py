@@ -12,6 +12,7 @@ import ansible_runner
 import pytest
 
 from lab.testing import PROJECT
+from tests.artefact.conftest import installed as installed
 
 HOSTS = {"hq-gw1", "hq-gw2", "hq-gpu1", "edge-gw1"}
 
@@ -50,10 +51,10 @@ def test_site_changes_nothing_and_restarts_nothing_through_ansible_runner(before
     assert started_at() == before
 
 
-def test_check_mode_finds_nothing() -> None:
+def test_check_mode_of_the_installed_artefact_finds_nothing(installed: dict[str, str], tmp_path: Path) -> None:
     run = subprocess.run(
-        ["ansible-playbook", "-i", "inventories/lab", "playbooks/site.yml", "--check", "--diff"],
-        cwd=PROJECT, capture_output=True, text=True, check=False, timeout=900,
+        ["ansible-playbook", "-i", str(PROJECT / "inventories/lab"), "sovereign.dify.site", "--check", "--diff"],
+        cwd=tmp_path, env=installed, capture_output=True, text=True, check=False, timeout=900,
     )
     assert run.returncode == 0, run.stdout[-5000:] + run.stderr
     recap = dict(re.findall(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)", run.stdout, flags=re.MULTILINE))

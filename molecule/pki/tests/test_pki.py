@@ -43,13 +43,13 @@ def foreign(on: Any) -> Iterator[str]:
     host = on("client")
     host.run_expect(
         [0],
-        "mkdir -p /tmp/foreign && cd /tmp/foreign"
+        "mkdir -p /root/foreign && cd /root/foreign"
         " && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj '/CN=mol-pki internal authority' -keyout ca.key -out ca.crt"
         " && openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /OU=hq/CN=client.pki.test -keyout client.key -out client.csr"
         " && openssl x509 -req -in client.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out client.crt",
     )
-    yield "/tmp/foreign"
-    host.run_expect([0], "rm -r /tmp/foreign")
+    yield "/root/foreign"
+    host.run_expect([0], "rm -r /root/foreign")
 
 
 def certificate(on: Any, name: str, field: str) -> str:

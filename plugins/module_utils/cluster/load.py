@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import cast
 
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster import contract, document, hosts, rules_addresses, rules_hosts, rules_models
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.contract import Contract
@@ -34,8 +35,7 @@ def load(text: str, filename: str, earlier: Earlier | None = None, groups: Group
     node = document.compose(text, report)
     if node is None:
         raise RefusedError(report)
-    spec = CLUSTER.read(node, (), report)
-    assert isinstance(spec, ClusterSpec)
+    spec = cast(ClusterSpec, CLUSTER.read(node, (), report))
     plan = Plan(spec, hosts.gather(spec, earlier or Earlier(), report))
     rules_addresses.check(plan, report)
     rules_hosts.check(plan, groups, report)

@@ -92,6 +92,19 @@ def _addresses(version: int | None, side: str, networks: Sequence[Network]) -> s
     return f"{family} {side} {_set([str(network.network_address if network.num_addresses == 1 else network) for network in merged])}"
 
 
+def matches(addresses: Sequence[str], side: str) -> list[str]:
+    """Write addresses and networks as matches of ``saddr`` or ``daddr``, one for each family that occurs.
+
+    Raises:
+        RuleError: with every text that is no address.
+    """
+    problems: list[str] = []
+    networks = [network for text in addresses if (network := _network(str(text), problems))]
+    if problems:
+        raise RuleError("; ".join(problems))
+    return [_addresses(version, side, members) for version in (4, 6) if (members := [item for item in networks if item.version == version])]
+
+
 def parse(declared: Sequence[Mapping[str, Any]]) -> list[Rule]:
     """Understand declared rules.
 

@@ -158,8 +158,7 @@ class Table:
         try:
             self._nft.load(ruleset.text)
         except NftError as error:
-            self._timer.stop()
-            self._forget()
+            # The timer may go off: what it loads is what is live, or what was before an earlier change that nobody has confirmed.
             raise Refused(ruleset.locate(str(error))) from error
 
     def _forget(self) -> None:

@@ -1,0 +1,31 @@
+"""The collection as users of Galaxy or of an Automation Hub get it: built, and installed somewhere else."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from lab.testing import PROJECT
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Environment in which only the installed artefact is found, none of this tree's configuration."""
+    build, home = tmp_path_factory.mktemp("build"), tmp_path_factory.mktemp("collections")
+    subprocess.run(["ansible-galaxy", "collection", "build", "--output-path", str(build), str(PROJECT)], cwd=build, check=True, capture_output=True)
+    artefact = next(build.glob("sovereign-dify-*.tar.gz"))
+    subprocess.run(
+        ["ansible-galaxy", "collection", "install", "--no-deps", "--offline", "--collections-path", str(home), str(artefact)],
+        cwd=build, check=True, capture_output=True,
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "MOLECULE_"))}
+    return {**environment, "ANSIBLE_COLLECTIONS_PATH": str(home), "ANSIBLE_HOME": str(home / ".ansible"), "ANSIBLE_NOCOLOR": "1", "HOME": os.environ["HOME"]}
+
+
+@pytest.fixture(scope="session")
+def content(installed: dict[str, str]) -> Path:
+    """Directory of the installed collection."""
+    return Path(installed["ANSIBLE_COLLECTIONS_PATH"]) / "ansible_collections/sovereign/dify"
