@@ -265,6 +265,7 @@ options:
         choices:
         - awq
         - awq_marlin
+        - auto-round
         - bitsandbytes
         - compressed-tensors
         - experts_int8
@@ -273,10 +274,13 @@ options:
         - gguf
         - gptq
         - gptq_marlin
+        - hqq
         - modelopt
         - modelopt_fp4
         - moe_wna16
         - mxfp4
+        - ptpc_fp8
+        - quark
         - torchao
       dtype:
         description:

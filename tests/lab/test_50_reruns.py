@@ -65,7 +65,7 @@ def test_check_mode_of_the_installed_artefact_finds_nothing(installed: dict[str,
 def test_the_smoke_tests_report_is_for_machines_too() -> None:
     report = json.loads((PROJECT / "inventories/lab/.state/reports/smoke.json").read_text())
     assert report["ok"] is True
-    assert {probe["entry"] for probe in report["probes"]} == {"hq-gw1", "hq-gw2", "edge-gw1"}
+    assert {probe["name"].split(":")[0] for probe in report["probes"]} == {"hq-gw1", "hq-gw2", "edge-gw1"}
     assert any(probe["expect"] == 404 for probe in report["probes"])
 
 

@@ -28,13 +28,12 @@ _READ_AS = {
 
 # What the parser says, and what has nearly always happened.
 _REMEDIES = (
-    ("\\t", "indent with spaces, never with tabs"),
     ("mapping values are not allowed", "check the indentation of this line, or quote a value that holds ': '"),
     ("could not find expected ':'", "put ':' and a space after the key"),
     ("expected <block end>", "align this line with its siblings"),
     ("expected ',' or", "close the bracket or add the missing comma in this or the line before"),
     ("undefined alias", "define the anchor before its use"),
-    ("expected a single document", "keep one document in the file: remove the second '---'"),
+    ("another document", "keep one document in the file: remove the second '---'"),
     ("unexpected end of stream", "close the open quote"),
     ("cannot start any token", "quote the value"),
 )
@@ -48,6 +47,11 @@ def tag(node: yaml.Node) -> str:
 def line(node: yaml.Node) -> int:
     """Line of a node in the file, from 1."""
     return int(node.start_mark.line) + 1
+
+
+def is_core(node: yaml.Node) -> bool:
+    """Tell whether a node has a type of YAML itself, and no tag such as ``!vault``."""
+    return tag(node) in _READ_AS
 
 
 def is_null(node: yaml.Node) -> bool:
@@ -69,8 +73,11 @@ def compose(text: str, report: Report) -> yaml.Node | None:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = str(getattr(error, "problem", None) or getattr(error, "reason", None) or error)
+        number = int(mark.line) if mark else 0
         remedy = next((remedy for sign, remedy in _REMEDIES if sign in problem), "see https://yaml.org/spec/1.1 or quote the value")
-        report.add((), f"not valid YAML: {problem}", remedy, line=mark.line + 1 if mark else 1)
+        if "\t" in (text.splitlines() or [""])[min(number, text.count("\n"))]:
+            remedy = "indent with spaces, never with tabs"
+        report.add((), f"not valid YAML: {problem}", remedy, line=number + 1)
         return None
     if node is None or is_null(node):
         report.add((), "the file is empty", "start with the example in docs/cluster.md")
@@ -121,7 +128,7 @@ def plain(node: yaml.Node, at: Path, report: Report) -> object:
         return {name: plain(value, (*at, name), report) for name, value in entries(node, at, report)}
     if isinstance(node, yaml.SequenceNode):
         return [plain(value, (*at, position), report) for position, value in enumerate(node.value)]
-    if tag(node) in _READ_AS:
+    if is_core(node):
         value: object = yaml.SafeLoader("").construct_object(node)
         return value
     # !vault and !unsafe: Ansible's own loader reads these; here only the text is of interest.

@@ -70,14 +70,18 @@ class Kind(ABC):
 
 def _retype(node: yaml.Node, wanted: str) -> str:
     """Tell how to write what was probably meant."""
-    if isinstance(node, yaml.ScalarNode):
-        if wanted.startswith("a list"):
-            return f"write [{node.value}]"
-        if wanted.startswith("text") and document.tag(node) != "null":
-            return f"quote it: '{node.value}'"
-        if wanted.startswith("a whole number") and document.tag(node) == "str" and node.value.isdecimal():
-            return f"remove the quotes: {node.value}"
-    return f"give {wanted}"
+    tag = document.tag(node)
+    if wanted.startswith("a mapping"):
+        return "write its entries as `key: value`, one below the other"
+    if wanted.startswith("a list"):
+        return f"write [{node.value}]" if isinstance(node, yaml.ScalarNode) and tag != "null" else "write its items as `- item`, one below the other"
+    if not isinstance(node, yaml.ScalarNode) or tag == "null":
+        return "give a single value"
+    if not document.is_core(node):
+        return "write the value itself; tagged values may stand only in `vars`"
+    if wanted.startswith("text"):
+        return f"quote it: '{node.value}'"
+    return f"remove the quotes: {node.value}" if tag == "str" and node.value.isdecimal() else "write a whole number in digits"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,20 +164,23 @@ class Whole(Kind):
     def read(self, node: yaml.Node, at: Path, report: Report) -> object:
         """Read a decimal number; the other notations of YAML 1.1 surprise people, so they are refused."""
         if not isinstance(node, yaml.ScalarNode) or document.tag(node) != "int":
-            return self.wrong(node, at, report, f"a whole number ({self.describe()})")
+            return self.wrong(node, at, report, f"a whole number ({self._bounds()})")
         if not re.fullmatch(r"-?(0|[1-9][0-9]*)", node.value):
             number = yaml.SafeLoader("").construct_object(node)
             report.add(at, f"YAML 1.1 reads {node.value} as {number}", "write a plain decimal number", line=document.line(node))
             return UNREADABLE
         number = int(node.value)
         if number < self.least or (self.most is not None and number > self.most):
-            report.add(at, f"{number} is out of range", f"give {self.describe()}", line=document.line(node))
+            report.add(at, f"{number} is out of range", f"give a number {self._bounds()}", line=document.line(node))
             return UNREADABLE
         return number
 
+    def _bounds(self) -> str:
+        return f"of at least {self.least}" if self.most is None else f"from {self.least} to {self.most}"
+
     def describe(self) -> str:
         """Give the bounds."""
-        return f"number ≥ {self.least}" if self.most is None else f"number {self.least}–{self.most}"
+        return f"number {self._bounds()}"
 
     def schema(self) -> Schema:
         """Give the bounds."""
@@ -313,7 +320,7 @@ class Free(Kind):
         for name in values:
             use, why = self.removed.get(name.lstrip("-").replace("-", "_"), (None, ""))
             if why:
-                report.add((*at, name), f"'{name}' cannot be given here: {why}", f"use `{use}`" if use else "remove it")
+                report.add((*at, name), f"'{name}' cannot be given here: {why}", f"give `{use}` beside `{at[-1]}`" if use else "remove it")
         return values
 
     def describe(self) -> str:

@@ -12,7 +12,8 @@ import yaml
 
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.groups import GROUPS
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.kinds import Free, Key, Kind, ListOf, MapOf, Section, keys
-from ansible_collections.sovereign.dify.plugins.module_utils.cluster.report import listing
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.load import load
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.report import RefusedError, listing
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.spec import CLUSTER
 
 _INTRO = """\
@@ -35,16 +36,14 @@ An editor that knows [cluster.schema.json](cluster.schema.json) completes keys w
 A file with mistakes is refused as a whole, and all of them are listed, each with its line, what is wrong, and what would be right:
 
 ```text
-inventories/lab/cluster.yml: 3 mistakes; nothing was loaded
-  cluster.yml:14: sites.edge.hosts.edge-gw1.groups[3]: unknown group 'vlm'; did you mean 'vllm'?
-  cluster.yml:19: models.risk-scoring.hosts[0]: the model is restricted, but site 'edge' is cleared only for public; place it on hq
-  cluster.yml:23: clients.web-chat.tier: unknown tier 'gold'; known tiers: vip, standard
+{mistakes}
 ```
 
 ## Keys
+
 """
 
-_EXAMPLE = """\
+EXAMPLE = """\
 plugin: sovereign.dify.cluster
 name: lab
 domain: lab.internal
@@ -81,14 +80,14 @@ _DERIVED = """\
 | port of a model | `port`, or else 8100 + crc32(name) % 800, past the ports of the model gateway (8405, 8443, 8444) |
 | GPUs of a model on a host | the next `tensor_parallel` ones in file order, where the host gives `gpus` |
 | VPN peers | gateways of a hub with all gateways of all other sites; spokes never meet, and gateways of one site do not peer |
-| where a model may be called | every site of enough clearance (or `callable_from`) that hosts it, or whose gateways share the VPN with a site that does |
+| callers of a model | sites of enough clearance (or of `callable_from`) that host it, or whose gateways share the VPN with those that do |
 | way to a model | the site's own instances, or else the gateways of the peered sites that host it |
 
 ## Hosts from other inventory sources
 
-`hosts_from` takes hosts over that a source loaded earlier has declared: files of one directory are loaded in the order of their names, several `-i` in
-the order given. The hosts keep their variables. A variable is read as it stands, before `group_vars` and `host_vars` and without templating; a host
-that lacks it is a mistake, and so is a group without hosts.
+`hosts_from` takes hosts over that a source loaded earlier has declared: files of one directory are loaded in the order of their names, several `-i`
+in the order given. The hosts keep their variables. A variable is read as it stands, before `group_vars` and `host_vars` and without templating; a
+host that lacks it is a mistake, and so is a group without hosts.
 
 ## Variables
 
@@ -126,9 +125,19 @@ def _anchor(title: str) -> str:
     return "#" + re.sub(r"[^a-z0-9_ -]", "", title.lower()).replace(" ", "-")
 
 
+def _mistakes() -> str:
+    """Load the example with mistakes in it, and show what comes back."""
+    broken = EXAMPLE.replace("groups: [vllm]", "groups: [vlm]").replace("assistant: {classification: public", "assistant: {classification: publik")
+    try:
+        load(broken.replace("tier: vip", "tier: gold").replace("198.19.0.21", "198.20.0.21"), "inventories/lab/cluster.yml")
+    except RefusedError as refused:
+        return str(refused)
+    raise AssertionError("the broken example loads")
+
+
 def page() -> str:
     """Write docs/cluster.md."""
-    parts = [_INTRO.format(example=_EXAMPLE)]
+    parts = [_INTRO.format(example=EXAMPLE, mistakes=_mistakes())]
     sections = list(_nested(CLUSTER, ""))
     for path, section in sections:
         title = f"`{path}`" if path else "The top"

@@ -113,10 +113,12 @@ def _site_groups(site: str, plan: Plan, groups: Groups, report: Report) -> None:
     if not groups_clean(plan, report, site):
         return
     path: Path = ("sites", site)
+    lacking: set[str] = set()
     for name, group in groups.items():
         members = [host.name for host in plan.members(site, name)]
         for needed in group.needs:
-            if members and not plan.members(site, needed):
+            if members and not plan.members(site, needed) and needed not in lacking:
+                lacking.add(needed)
                 report.add(
                     path, f"'{name}' ({listing(members)}) needs '{needed}', which the site lacks", f"put a host of the site into the group '{needed}'"
                 )
@@ -124,7 +126,7 @@ def _site_groups(site: str, plan: Plan, groups: Groups, report: Report) -> None:
             problem = f"'{name}' has {len(members)} members ({listing(members)}), which tolerate no more failures than {len(members) - 1}"
             report.add(path, problem, f"give it {len(members) - 1} or {len(members) + 1}")
     hosted = [model for model, sites in plan.model_sites.items() if site in sites]
-    if hosted and not plan.members(site, "model_gateway"):
+    if hosted and not plan.members(site, "model_gateway") and "model_gateway" not in lacking:
         report.add(path, f"models are hosted here ({listing(hosted)}), but the site has no 'model_gateway'", "put a host of the site into that group")
 
 

@@ -63,13 +63,13 @@ def _gpus(host: Host, plan: Plan, report: Report) -> None:
         return
     for name, need in needs.items():
         if need > host.gpus:
-            hint = "; a host that serves without GPUs leaves `gpus` out" if host.gpus == 0 else ""
-            problem = f"the model needs {need} GPUs, but host '{host.name}' has {host.gpus}"
-            report.add(("models", name, "tensor_parallel"), problem, f"give at most {host.gpus}, or name another host{hint}")
+            remedy = f"give at most {host.gpus}, or name another host" if host.gpus else "leave `gpus` out for a host that serves without GPUs"
+            problem = f"GPUs needed: {need}, but host '{host.name}' has {host.gpus}"
+            report.add(("models", name, "tensor_parallel"), problem, remedy)
             return
     if sum(needs.values()) > host.gpus:
         sums = " + ".join(f"{need} ({name})" for name, need in needs.items())
-        report.add(host.at("gpus"), f"its models need {sums} GPUs, but '{host.name}' has {host.gpus}", "move a model to another host")
+        report.add(host.at("gpus"), f"GPUs needed: {sums}, but '{host.name}' has {host.gpus}", "move a model to another host")
 
 
 def _ports(plan: Plan, report: Report) -> None:
@@ -117,6 +117,8 @@ def _route_known(model: str, site: str, plan: Plan, report: Report) -> bool:
     """Tell whether everything a route depends on is what the file says."""
     sites = (site, *plan.model_sites[model])
     parts = [("sites", name, "hosts") for name in sites]
+    if not all(host in plan.host for host in plan.spec.models[model].hosts):
+        return False
     return groups_clean(plan, report, *sites) and report.clean(("vpn",), ("models", model, "hosts"), *parts)
 
 
@@ -132,7 +134,7 @@ def _no_way(model: str, site: str, plan: Plan) -> tuple[str, str]:
         gateless = [other for other in hosting if not plan.on_vpn(other)]
         if gateless == list(hosting):
             return f"no host of site {listing(gateless)}, which hosts '{model}', is in the VPN", "put its model gateways into the group 'wireguard'"
-        return f"sites '{site}' and {listing(hosting)} are both spokes of the VPN, and spokes do not meet", "make one of them a hub: `vpn.hubs`"
+        return f"'{site}' and '{listing(hosting)}' are spokes of the VPN, and spokes do not meet", "make one of the two a hub: `vpn.hubs`"
     return f"no model gateway of site {listing(peers)}, which hosts '{model}', is in the VPN", "give one a `vpn_address` and the group 'wireguard'"
 
 

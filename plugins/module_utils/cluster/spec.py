@@ -40,8 +40,8 @@ HOST_NAME = Text("host name", rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*", "use let
 MODEL_NAME = Text("model name", r"[a-z0-9][a-z0-9._-]*", "use lower-case letters, digits, '.', '_' and '-', starting with a letter or digit")
 CLIENT_NAME = Text("client name", r"[a-z0-9][a-z0-9._-]*", "use lower-case letters, digits, '.', '_' and '-', starting with a letter or digit")
 TIER_NAME = Text("tier name", r"[a-z][a-z0-9_-]*", "use lower-case letters, digits, '_' and '-', starting with a letter")
-GROUP_NAME = Text("group name", r"[a-z_][a-z0-9_]*", "use lower-case letters, digits and '_'")
-ANY_GROUP = Text("existing group", r"[A-Za-z_][A-Za-z0-9_]*", "use letters, digits and '_'")
+# References: whether the name exists is the better question than whether it is well formed.
+SITE, HOST, MODEL, TIER, GROUP = (Text(f"{what} name") for what in ("site", "host", "model", "tier", "group"))
 VARIABLE = Text("variable name", r"[A-Za-z_][A-Za-z0-9_]*", "use letters, digits and '_'")
 DNS_NAME = Text(
     "DNS name", rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*", "use labels of letters, digits and '-', joined by single dots, no dot at either end"
@@ -81,7 +81,7 @@ class VpnSpec:
     mtu: int = key(Whole(1280, 9000), "MTU inside the VPN.", default=1420)
     keepalive: int = key(Whole(0, 65535), "Seconds between keepalives, so that NAT on the way keeps its state; 0 sends none.", default=25)
     hubs: tuple[str, ...] | None = key(
-        ListOf(SITE_NAME, 1),
+        ListOf(SITE, 1),
         "Sites whose gateways peer with those of all other sites; the others meet only hubs.",
         shown="the sites of the highest clearance that have gateways",
     )
@@ -112,7 +112,7 @@ class HostSpec:
     address: Address | None = key(ip_address(), "Address in the site; also `ansible_host` unless that is set.", required=True)
     wan_address: Address | None = key(ip_address(), "Address at which gateways of other sites reach this host.")
     vpn_address: Address | None = key(ip_address(), "Address in the VPN; needed with the group `wireguard`, refused without it.")
-    groups: tuple[str, ...] = key(ListOf(GROUP_NAME), "Groups besides `base_groups`.", default=())
+    groups: tuple[str, ...] = key(ListOf(GROUP), "Groups besides `base_groups`.", default=())
     gpus: int | None = key(
         Whole(0, 64), "Number of GPUs. When given, models get disjoint GPUs in file order, and their number is checked.", shown="unknown"
     )
@@ -123,11 +123,11 @@ class HostSpec:
 class HostsFromSpec:
     """Hosts that an inventory source loaded earlier has already declared."""
 
-    group: str = key(ANY_GROUP, "Existing group whose hosts join the site.", required=True)
+    group: str = key(GROUP, "Existing group whose hosts join the site.", required=True)
     address_var: str = key(VARIABLE, "Variable of those hosts that holds `address`.", default="ansible_host")
     wan_address_var: str | None = key(VARIABLE, "Variable that holds `wan_address`.", shown="none have one")
     vpn_address_var: str | None = key(VARIABLE, "Variable that holds `vpn_address`.", shown="none have one")
-    groups: tuple[str, ...] = key(ListOf(GROUP_NAME), "Groups besides `base_groups`.", default=())
+    groups: tuple[str, ...] = key(ListOf(GROUP), "Groups besides `base_groups`.", default=())
 
 
 @dataclass(frozen=True)
@@ -178,10 +178,10 @@ class ModelSpec:
 
     classification: Level | None = key(Scale(), "Least clearance of sites that hold or call it.", required=True)
     source: str = key(ABSOLUTE_PATH, "Directory of the weights on the hosts.", required=True)
-    hosts: tuple[str, ...] = key(ListOf(HOST_NAME, 1), "Hosts in the group `vllm` that serve it.", required=True)
+    hosts: tuple[str, ...] = key(ListOf(HOST, 1), "Hosts in the group `vllm` that serve it.", required=True)
     tensor_parallel: int = key(Whole(1, 64), "GPUs over which one instance is split.", default=1)
     callable_from: tuple[str, ...] | None = key(
-        ListOf(SITE_NAME, 1),
+        ListOf(SITE, 1),
         "Sites that may call it; narrows, never widens. The sites that host it are always among them.",
         shown="every site of enough clearance",
     )
@@ -191,6 +191,7 @@ class ModelSpec:
             (
                 "awq",
                 "awq_marlin",
+                "auto-round",
                 "bitsandbytes",
                 "compressed-tensors",
                 "experts_int8",
@@ -199,10 +200,13 @@ class ModelSpec:
                 "gguf",
                 "gptq",
                 "gptq_marlin",
+                "hqq",
                 "modelopt",
                 "modelopt_fp4",
                 "moe_wna16",
                 "mxfp4",
+                "ptpc_fp8",
+                "quark",
                 "torchao",
             ),
             "quantization",
@@ -226,9 +230,9 @@ class ModelSpec:
 class ClientSpec:
     """An API client, its home sites and the models that it may call."""
 
-    sites: tuple[str, ...] = key(ListOf(SITE_NAME, 1), "Home sites, where it connects.", required=True)
-    models: tuple[str, ...] = key(ListOf(MODEL_NAME, 1), "Models that it may call; each must be callable from every home site.", required=True)
-    tier: str = key(TIER_NAME, "Its tier.", default="standard")
+    sites: tuple[str, ...] = key(ListOf(SITE, 1), "Home sites, where it connects.", required=True)
+    models: tuple[str, ...] = key(ListOf(MODEL, 1), "Models that it may call; each must be callable from every home site.", required=True)
+    tier: str = key(TIER, "Its tier.", default="standard")
 
 
 @dataclass(frozen=True)
@@ -239,12 +243,12 @@ class TierSpec:
     burst: int | None = key(Whole(1), "Requests above the rate that are let through at once.", required=True)
 
 
-MODEL = Section(
+_MODEL_SECTION = Section(
     ModelSpec,
     "model",
     {
-        "tensor_parallel_size": ("tensor_parallel", "the shorter word"),
-        "tp": ("tensor_parallel", "the longer word"),
+        "tensor_parallel_size": ("tensor_parallel", "the option of vLLM under a shorter name"),
+        "tp": ("tensor_parallel", "written out"),
         "path": ("source", "the directory of the weights"),
         "model": ("source", "the directory of the weights"),
         "allowed_sites": ("callable_from", "the word that says what is allowed"),
@@ -272,7 +276,7 @@ class ClusterSpec:
         "The VPN between the sites. Leave it out when there is one site.",
         shown="no VPN",
     )
-    models: Mapping[str, ModelSpec] = key(MapOf(MODEL_NAME, MODEL), "The models, each with the hosts that serve it.", default={})
+    models: Mapping[str, ModelSpec] = key(MapOf(MODEL_NAME, _MODEL_SECTION), "The models, each with the hosts that serve it.", default={})
     clients: Mapping[str, ClientSpec] = key(MapOf(CLIENT_NAME, Section(ClientSpec, "client")), "The API clients.", default={})
     tiers: Mapping[str, TierSpec] = key(
         MapOf(TIER_NAME, Section(TierSpec, "tier")),
@@ -281,7 +285,7 @@ class ClusterSpec:
         shown="`vip: {rate: 50, burst: 100}`, `standard: {rate: 10, burst: 20}`",
     )
     state_dir: str = key(Text("path"), "Directory on the controller for CA, secrets and keys; relative to the file.", default=".state")
-    base_groups: tuple[str, ...] = key(ListOf(GROUP_NAME), "Groups of every host.", default=BASE_GROUPS)
+    base_groups: tuple[str, ...] = key(ListOf(GROUP), "Groups of every host.", default=BASE_GROUPS)
 
 
 CLUSTER = Section(ClusterSpec, "cluster", {"hosts": ("sites", "hosts belong to sites"), "wireguard": ("vpn", "one word for the VPN")})

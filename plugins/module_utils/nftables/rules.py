@@ -164,7 +164,9 @@ def _direction(entry: Mapping[str, Any], problems: list[str]) -> tuple[str, tupl
     if isinstance(addresses, str) or not isinstance(addresses, Iterable):
         problems.append("peers is no list of addresses")
         return chain, None
-    return chain, tuple(network for address in addresses if (network := _network(str(address), problems)))
+    networks = tuple(network for address in addresses if (network := _network(str(address), problems)))
+    # Everywhere in both families is the same as no peers, in one line less.
+    return chain, None if {network.version for network in networks if network.prefixlen == 0} == {4, 6} else networks
 
 
 def _network(text: str, problems: list[str]) -> Network | None:

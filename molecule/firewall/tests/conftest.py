@@ -1,0 +1,67 @@
+"""Runs of Ansible and hosts that listen, for the tests of this scenario."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCENARIO = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
+PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
+
+Play = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def play() -> Play:
+    """Run the scenario's playbook again, with variables, on debian12."""
+
+    def run(tags: str, **variables: Any) -> subprocess.CompletedProcess[str]:  # noqa: ANN401 - whatever a role takes
+        return subprocess.run(
+            [
+                "ansible-playbook",
+                "--limit=debian12",
+                f"--tags={tags}",
+                f"--extra-vars={json.dumps(variables)}",
+                f"--inventory={SCENARIO / 'inventory'}",
+                f"--inventory={PROJECT / 'molecule/shared/substrate.yml'}",
+                str(SCENARIO / "converge.yml"),
+            ],
+            cwd=PROJECT,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session", autouse=True)
+def listeners(on: Any) -> Iterator[None]:
+    """On debian12, programs that listen on every address of either family; what may reach them is the firewall's business."""
+    ports = (8080, 8081, 8082, 8083, 8090)
+    for port in ports:
+        on("debian12").check_output(f"systemd-run --unit=listen-{port} --collect python3 -m http.server --bind :: {port}")
+        on("debian12").check_output(
+            f"timeout 10 sh -c 'until ss --listening --tcp --numeric --no-header sport = :{port} | grep -q LISTEN; do sleep 0.1; done'"
+        )
+    yield
+    for port in ports:
+        on("debian12").run(f"systemctl stop listen-{port}")
+
+
+@pytest.fixture(scope="session")
+def probe(on: Any) -> Callable[[str, str, int], str]:
+    """Open a TCP connection from a host; give ``open`` or the name of the error, such as ``TimeoutError``."""
+
+    def connect(source: str, address: str, port: int) -> str:
+        script = f"import socket\ntry: socket.create_connection(('{address}', {port}), 2); print('open')\nexcept OSError as e: print(type(e).__name__, e)"
+        return str(on(source).check_output(f'python3 -c "{script}"'))
+
+    return connect

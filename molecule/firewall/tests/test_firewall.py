@@ -1,0 +1,178 @@
+"""What a host behind the firewall lets in and out, and how it survives mistakes."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+Probe = Callable[[str, str, int], str]
+
+DEBIAN12 = {"IPv4": "198.18.21.12", "IPv6": "fd00:198:18:21::c"}
+families = pytest.mark.parametrize("family", ["IPv4", "IPv6"])
+
+
+def counted(host: Any, counter: str) -> int:
+    """Packets that a named counter has seen."""
+    match = re.search(r"packets (\d+)", host.check_output(f"nft list counter inet sovereign {counter}"))
+    assert match
+    return int(match[1])
+
+
+@pytest.fixture(scope="module")
+def stream(on: Any) -> Iterator[Callable[[], bool]]:
+    """Keep one connection from debian13 to debian12 busy; tells whether that same connection still moves data."""
+    server = (
+        "import socketserver\n"
+        "class Echo(socketserver.StreamRequestHandler):\n"
+        "    def handle(self):\n"
+        "        for line in self.rfile: self.wfile.write(line)\n"
+        "socketserver.TCPServer(('', 8084), Echo).serve_forever()\n"
+    )
+    client = (
+        "import socket, time\n"
+        "s = socket.create_connection(('198.18.21.12', 8084))\n"
+        "f = s.makefile('rw')\n"
+        "while True:\n"
+        "    f.write('x\\n'); f.flush(); f.readline(); open('/tmp/beats', 'a').write('x'); time.sleep(0.1)\n"
+    )
+    on("debian12").check_output("systemd-run --unit=echo --collect python3 -c %s", server)
+    on("debian12").check_output("timeout 10 sh -c 'until ss --listening --tcp --numeric --no-header sport = :8084 | grep -q LISTEN; do sleep 0.1; done'")
+    # Not restarted by systemd: a cut connection ends it for good.
+    on("debian13").check_output("rm -f /tmp/beats; systemd-run --unit=beat --collect python3 -c %s", client)
+
+    def alive() -> bool:
+        beats = "stat --format=%s /tmp/beats"
+        return bool(on("debian13").run(f"before=$({beats}); sleep 1; test $({beats}) -gt $before && systemctl is-active beat").rc == 0)
+
+    assert alive()
+    yield alive
+    on("debian13").run("systemctl stop beat")
+    on("debian12").run("systemctl stop echo")
+
+
+@families
+def test_only_declared_ports_are_reachable(on: Any, probe: Probe, family: str) -> None:
+    denied = counted(on("debian12"), "input_denied")
+    assert probe("debian13", DEBIAN12[family], 8081) == "open"
+    assert probe("debian13", DEBIAN12[family], 8080) == "TimeoutError timed out"
+    assert counted(on("debian12"), "input_denied") > denied
+
+
+@families
+def test_a_rule_for_no_peers_opens_nothing(probe: Probe, family: str) -> None:
+    assert probe("debian12", DEBIAN12[family], 8082) == "open"
+    assert probe("debian13", DEBIAN12[family], 8082) != "open"
+
+
+@families
+def test_only_declared_destinations_are_reachable_and_the_rest_is_refused_at_once(on: Any, probe: Probe, family: str) -> None:
+    denied = counted(on("debian13"), "output_denied")
+    assert probe("debian13", DEBIAN12[family], 8081) == "open"
+    # debian12 would let it in: it is debian13 that does not let it out.
+    refused = probe("debian13", DEBIAN12[family], 8090)
+    assert refused.startswith(("OSError", "PermissionError", "ConnectionRefusedError")), refused
+    assert counted(on("debian13"), "output_denied") > denied
+    assert counted(on("debian12"), "input_denied") >= 0
+
+
+def test_neighbours_answer_pings_and_strangers_cannot_be_pinged(on: Any) -> None:
+    assert on("debian13").run("ping -c 1 -W 2 198.18.21.12").rc == 0
+    assert on("debian13").run("ping -c 1 -W 2 203.0.113.1").rc != 0
+
+
+def test_names_of_containers_still_resolve(on: Any) -> None:
+    assert "198.18.21.12" in on("debian13").check_output("getent ahostsv4 mol-firewall-debian12")
+
+
+def test_a_table_that_somebody_edited_is_found_and_repaired(play: Any, probe: Probe, on: Any, stream: Callable[[], bool]) -> None:
+    on("debian12").check_output("nft insert rule inet sovereign input accept")
+    assert probe("debian13", DEBIAN12["IPv4"], 8080) == "open"
+    run = play("firewall_service")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "somebody had changed or removed it" in run.stdout + run.stderr
+    assert probe("debian13", DEBIAN12["IPv4"], 8080) != "open"
+    assert stream()
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("tcp dport nonsense accept", r"rules\.d/pki\.nft:\d+:\d+: Error"),
+        ("jump nowhere", r"rules\.d/pki\.nft:\d+:\d+: Error"),
+        ("}\n}\ntable inet other {\nchain x {", "tables other than inet sovereign"),
+        ("}\n}\nflush ruleset\ntable inet sovereign {\nchain x {", "tables other than inet sovereign"),
+    ],
+)
+def test_a_bad_file_is_refused_before_anything_is_applied(play: Any, on: Any, line: str, reason: str) -> None:
+    host = on("debian12")
+    live = host.check_output("nft --stateless list table inet sovereign")
+    fragment = host.check_output("cat /etc/sovereign/firewall/rules.d/pki.nft")
+    try:
+        broken = fragment.replace("chain declared_input {", "chain declared_input {\n" + line, 1)
+        host.check_output("printf '%%s\\n' %s > /etc/sovereign/firewall/rules.d/pki.nft", broken)
+        run = play("firewall_service")
+    finally:
+        host.check_output("printf '%%s\\n' %s > /etc/sovereign/firewall/rules.d/pki.nft", fragment)
+    assert run.returncode != 0
+    assert re.search(reason, run.stdout), run.stdout
+    assert host.check_output("nft --stateless list table inet sovereign") == live
+
+
+def test_a_bad_declaration_is_refused_with_all_its_mistakes(play: Any, on: Any) -> None:
+    before = on("debian12").check_output("cat /etc/sovereign/firewall/rules.d/firewall.nft")
+    run = play("firewall_configure", firewall_rules=[{"from": ["300.1.2.3"], "protocol": "tcp", "ports": [0]}])
+    assert run.returncode != 0
+    assert "300.1.2.3" in run.stdout
+    assert "port 0" in run.stdout
+    assert on("debian12").check_output("cat /etc/sovereign/firewall/rules.d/firewall.nft") == before
+
+
+def test_rules_that_lock_ansible_out_are_taken_back(play: Any, on: Any, stream: Callable[[], bool]) -> None:
+    host = on("debian12")
+    live = host.check_output("nft --stateless list table inet sovereign")
+    run = play("firewall_configure,firewall_service", firewall_ssh_networks=["203.0.113.0/24"], firewall_rollback_timeout=6)
+    assert run.returncode != 0
+    assert "gone back to the rules of before" in run.stdout, run.stdout
+    assert host.check_output("nft --stateless list table inet sovereign") == live
+    # What a reboot would load is what was confirmed, too.
+    assert "203.0.113.0/24" not in host.check_output("cat /etc/sovereign/firewall/ruleset.nft")
+    run = play("firewall_configure,firewall_service")
+    assert run.returncode == 0, run.stdout
+    assert host.check_output("nft --stateless list table inet sovereign") == live
+    assert stream()
+
+
+def test_rules_of_a_role_that_the_host_has_left_are_removed(play: Any, probe: Probe, on: Any) -> None:
+    # What the role vllm would have left behind on a host that is not in that group any more.
+    on("debian12").check_output("sed 's/8081, 8084/8083/; s/8080-8084/9/; s/pki/vllm/' /etc/sovereign/firewall/rules.d/pki.nft > /etc/sovereign/firewall/rules.d/vllm.nft")
+    assert play("firewall_service").returncode == 0
+    assert probe("debian13", DEBIAN12["IPv4"], 8083) == "open"
+    run = play("firewall_configure,firewall_service")
+    assert run.returncode == 0, run.stdout
+    assert probe("debian13", DEBIAN12["IPv4"], 8083) == "TimeoutError timed out"
+
+
+def test_the_unit_minds_its_own_table(on: Any, probe: Probe) -> None:
+    host = on("debian12")
+    host.check_output("nft add table inet foreign")
+    host.check_output("systemctl restart sovereign-firewall")
+    assert probe("debian13", DEBIAN12["IPv4"], 8080) != "open"
+    host.check_output("systemctl stop sovereign-firewall")
+    assert probe("debian13", DEBIAN12["IPv4"], 8080) == "open"
+    assert "198.18.21.11" in host.check_output("getent ahostsv4 mol-firewall-debian13")
+    host.check_output("systemctl start sovereign-firewall")
+    assert probe("debian13", DEBIAN12["IPv4"], 8080) != "open"
+    host.check_output("nft delete table inet foreign")
+
+
+def test_a_rebooted_host_is_behind_its_firewall(on: Any, probe: Probe) -> None:
+    subprocess.run(["docker", "restart", "--time=5", "mol-firewall-debian13"], check=True, capture_output=True, timeout=60)
+    on("debian13").check_output("timeout 20 sh -c 'until systemctl is-system-running --wait | grep -q running; do sleep 0.2; done'")
+    on("debian13").check_output("systemd-run --unit=listen --collect python3 -m http.server 8082; systemd-run --unit=twin --collect python3 -m http.server 8081")
+    on("debian13").check_output("timeout 10 sh -c 'until curl --silent --output /dev/null localhost:8081 && curl --silent --output /dev/null localhost:8082; do sleep 0.1; done'")
+    assert probe("debian12", "198.18.21.11", 8081) == "open"
+    assert probe("debian12", "198.18.21.11", 8082) == "TimeoutError timed out"

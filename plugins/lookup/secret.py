@@ -1,0 +1,155 @@
+# -*- coding: utf-8 -*-
+# Copyright (c) 2026, The sovereign.dify maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Lookup: a secret that is generated once and kept."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: secret
+short_description: A secret that is generated once and kept
+version_added: 0.1.0
+author: The sovereign.dify maintainers (@sovereign-dify)
+description:
+  - Reads a secret from a file on the controller. Where there is none, generates it, keeps it, and never changes it again.
+  - Files may be encrypted with C(ansible-vault encrypt); they are then read with the vault's password.
+  - In check mode a missing secret is generated and not kept.
+options:
+  _terms:
+    description: Names of secrets, as relative paths, for instance C(model_gateway/web-chat).
+    required: true
+    type: list
+    elements: str
+  state_dir:
+    description: Directory on the controller that holds C(secrets/). From C(cluster.state_dir) if not given.
+    type: path
+  length:
+    description: Characters to generate, beside the prefix; with O(encoding=base64) the number of random bytes.
+    type: int
+    default: 43
+  encoding:
+    description: V(urlsafe) gives letters, digits, C(-) and C(_); V(base64) gives standard base64 of O(length) random bytes, as WireGuard wants.
+    type: str
+    choices: [urlsafe, base64]
+    default: urlsafe
+  prefix:
+    description: Text to begin a generated secret with. It is part of what is kept.
+    type: str
+    default: ""
+"""
+
+EXAMPLES = r"""
+- name: The key of an API client
+  ansible.builtin.set_fact:
+    key: "{{ lookup('sovereign.dify.secret', 'model_gateway/web-chat', prefix='sk-web-chat-') }}"
+  no_log: true
+
+- name: A preshared key of WireGuard
+  ansible.builtin.set_fact:
+    preshared: "{{ lookup('sovereign.dify.secret', 'wireguard/edge-gw1--hq-gw1', encoding='base64', length=32) }}"
+  no_log: true
+"""
+
+RETURN = r"""
+_raw:
+  description: The secrets, in the order of their names.
+  type: list
+  elements: str
+"""
+
+import base64
+import os
+import secrets
+import string
+import tempfile
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ansible.errors import AnsibleLookupError
+from ansible.plugins.lookup import LookupBase
+
+ALPHABET = string.ascii_letters + string.digits + "-_"
+
+
+def generate(length: int, encoding: str, prefix: str) -> str:
+    """Generate a secret.
+
+    Args:
+        length: Characters, or random bytes for ``base64``.
+        encoding: ``urlsafe`` or ``base64``.
+        prefix: Text to begin with.
+
+    Returns:
+        The secret, on one line.
+    """
+    if encoding == "base64":
+        return prefix + base64.b64encode(secrets.token_bytes(length)).decode()
+    return prefix + "".join(secrets.choice(ALPHABET) for _ in range(length))
+
+
+def keep(path: Path, secret: str) -> None:
+    """Keep a secret unless another process has kept one meanwhile.
+
+    The file appears whole or not at all, and an existing one is never replaced: whoever links first wins, the others read what it wrote.
+
+    Args:
+        path: Where to keep it. Missing directories are made for the owner alone.
+        secret: What to keep.
+    """
+    missing = [directory for directory in (path.parent, *path.parent.parents) if not directory.exists()]
+    for directory in reversed(missing):
+        directory.mkdir(mode=0o700, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "w") as stream:
+            stream.write(secret + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        try:
+            path.hardlink_to(temporary)
+        except FileExistsError:
+            return
+    finally:
+        temporary.unlink()
+
+
+class LookupModule(LookupBase):
+    """Finds or makes each secret."""
+
+    def run(self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[str]:  # noqa: ANN401 - Ansible's signature
+        """Give the secrets of the names in ``terms``.
+
+        Raises:
+            AnsibleLookupError: a name leaves the directory, or the directory is not known.
+        """
+        variables = variables or {}
+        self.set_options(var_options=variables, direct=kwargs)
+        root = self._root(variables)
+        check_mode = bool(variables.get("ansible_check_mode", False))
+        return [self._secret(root, term, check_mode) for term in terms]
+
+    def _root(self, variables: dict[str, Any]) -> Path:
+        state_dir = self.get_option("state_dir")
+        if not state_dir:
+            try:
+                state_dir = self._templar.template(variables["cluster"])["state_dir"]
+            except (KeyError, TypeError) as error:
+                msg = "sovereign.dify.secret: where are secrets kept? Give state_dir=..., or an inventory that sets cluster.state_dir."
+                raise AnsibleLookupError(msg) from error
+        return Path(state_dir).expanduser() / "secrets"
+
+    def _secret(self, root: Path, term: str, check_mode: bool) -> str:
+        name = PurePosixPath(term)
+        if not term or name.is_absolute() or ".." in name.parts or name.name.startswith("."):
+            msg = f"sovereign.dify.secret: {term!r} is no name of a secret; it has to be a relative path such as 'model_gateway/web-chat'."
+            raise AnsibleLookupError(msg)
+        path = root / name
+        if not path.exists():
+            secret = generate(self.get_option("length"), self.get_option("encoding"), self.get_option("prefix"))
+            if check_mode:
+                return secret
+            keep(path, secret)
+        # Through the loader, which decrypts vaulted files. Read back even what was just made: another process may have been first.
+        with Path(self._loader.get_real_file(str(path), decrypt=True)).open() as stream:
+            return stream.read().strip()

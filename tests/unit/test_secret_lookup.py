@@ -1,0 +1,78 @@
+"""A secret is generated once, kept, read from a vault, and never leaves its directory."""
+
+from __future__ import annotations
+
+import base64
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.errors import AnsibleError, AnsibleLookupError
+from ansible.parsing.dataloader import DataLoader
+from ansible.parsing.vault import VaultLib, VaultSecret
+from ansible.plugins.loader import init_plugin_loader, lookup_loader
+from ansible.template import Templar
+
+init_plugin_loader()
+
+
+def secret(state_dir: Path, name: str, loader: DataLoader | None = None, variables: dict[str, Any] | None = None, **options: Any) -> str:
+    loader = loader or DataLoader()
+    plugin = lookup_loader.get("sovereign.dify.secret", loader=loader, templar=Templar(loader=loader))
+    return str(plugin.run([name], variables or {}, state_dir=str(state_dir), **options)[0])
+
+
+def test_it_is_made_once_and_kept_for_its_owner_alone(tmp_path: Path) -> None:
+    first = secret(tmp_path, "area/name", prefix="sk-")
+    assert first.startswith("sk-")
+    assert len(first) == 43 + len("sk-")
+    assert secret(tmp_path, "area/name", prefix="other-", length=5) == first
+    kept = tmp_path / "secrets/area/name"
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert kept.parent.stat().st_mode & 0o777 == 0o700
+    assert [path.name for path in kept.parent.iterdir()] == ["name"]
+
+
+def test_two_secrets_differ(tmp_path: Path) -> None:
+    assert secret(tmp_path, "one") != secret(tmp_path, "two")
+
+
+def test_base64_is_what_wireguard_wants(tmp_path: Path) -> None:
+    assert len(base64.b64decode(secret(tmp_path, "psk", encoding="base64", length=32), validate=True)) == 32
+
+
+def test_processes_that_race_get_the_same(tmp_path: Path) -> None:
+    with ProcessPoolExecutor(8) as pool:
+        results = list(pool.map(secret, [tmp_path] * 32, ["raced"] * 32))
+    assert len(set(results)) == 1
+
+
+def test_check_mode_keeps_nothing(tmp_path: Path) -> None:
+    assert secret(tmp_path, "name", variables={"ansible_check_mode": True})
+    assert not (tmp_path / "secrets").exists()
+
+
+def test_a_vaulted_secret_is_read_with_the_vaults_password_and_refused_without(tmp_path: Path) -> None:
+    password = VaultSecret(b"open sesame")
+    kept = tmp_path / "secrets/name"
+    kept.parent.mkdir()
+    kept.write_bytes(VaultLib([("default", password)]).encrypt("hidden", password))
+    loader = DataLoader()
+    loader.set_vault_secrets([("default", password)])
+    assert secret(tmp_path, "name", loader=loader) == "hidden"
+    with pytest.raises(AnsibleError):
+        secret(tmp_path, "name")
+
+
+@pytest.mark.parametrize("name", ["../escape", "/etc/shadow", "a/../../b", "", "a/.hidden"])
+def test_names_that_leave_the_directory_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(AnsibleLookupError, match="no name of a secret"):
+        secret(tmp_path, name)
+
+
+def test_without_a_place_to_keep_it_the_error_says_what_to_give() -> None:
+    loader = DataLoader()
+    plugin = lookup_loader.get("sovereign.dify.secret", loader=loader, templar=Templar(loader=loader))
+    with pytest.raises(AnsibleLookupError, match="cluster.state_dir"):
+        plugin.run(["name"], {})
