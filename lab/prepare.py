@@ -10,9 +10,12 @@ if sys.version_info < (3, 11):  # noqa: UP036  (an older Python must get an answ
     sys.exit(f"lab/prepare.py needs Python 3.11 or newer; this is {sys.version.split()[0]} ({sys.executable}).")
 
 import argparse
+from pathlib import Path
 
-from substrate import docker, images, model, venv, wheelhouse
-from substrate.steps import Step, run_steps
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a file, this one sees only its own directory
+
+from lab.substrate import docker, images, model, venv, wheelhouse
+from lab.substrate.steps import Step, run_steps
 
 STEPS: dict[str, Step] = {
     "docker": Step("a Docker daemon answers, and the tools to make images are there", docker.prepare),

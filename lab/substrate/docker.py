@@ -1,5 +1,6 @@
 """Step docker: a daemon that answers, installed and started where there is none."""
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -47,11 +48,7 @@ def _base_images_given() -> bool:
 
 def _has_ensurepip() -> bool:
     """Tell whether this Python can make an environment with pip: Debian packs that part apart."""
-    try:
-        import ensurepip  # noqa: F401, PLC0415
-    except ImportError:
-        return False
-    return True
+    return importlib.util.find_spec("ensurepip") is not None
 
 
 def _program(name: str) -> str | None:

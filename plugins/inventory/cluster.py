@@ -7,8 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 name: cluster
 short_description: Inventory and contract from one cluster file
-author:
-  - sovereign.dify contributors
+author: The sovereign.dify maintainers (@sovereign-dify)
 version_added: 0.1.0
 description:
   - Reads a file whose name ends in C(cluster.yml) or C(cluster.yaml) and that describes a platform of several sites.

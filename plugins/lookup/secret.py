@@ -150,6 +150,12 @@ class LookupModule(LookupBase):
             if check_mode:
                 return secret
             keep(path, secret)
-        # Through the loader, which decrypts vaulted files. Read back even what was just made: another process may have been first.
-        with Path(self._loader.get_real_file(str(path), decrypt=True)).open() as stream:
-            return stream.read().strip()
+        if not path.resolve().is_relative_to(root.resolve()):
+            msg = f"sovereign.dify.secret: {term!r} leads out of {root} by a symbolic link."
+            raise AnsibleLookupError(msg)
+        # Through the loader, which decrypts vaulted files in memory. Read back even what was just made: another process may have been first.
+        secret = str(self._loader.get_text_file_contents(str(path))).strip()
+        if not secret:
+            msg = f"sovereign.dify.secret: {path} is empty; put the secret into it, or remove it to have one generated."
+            raise AnsibleLookupError(msg)
+        return secret

@@ -1,5 +1,4 @@
 #!/usr/bin/python
-# -*- coding: utf-8 -*-
 # Copyright (c) 2026, The sovereign.dify maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Module: one nftables table of our own, applied so that it cannot lock anybody out."""
@@ -98,9 +97,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.sovereign.dify.plugins.module_utils.nftables.kernel import NftError
-from ansible_collections.sovereign.dify.plugins.module_utils.nftables.table import Outcome, Refused, RolledBack, Table
+from ansible_collections.sovereign.dify.plugins.module_utils.nftables.table import Outcome, RefusedError, RolledBackError, Table
 
 PENDING = Path("/run/nftables-pending")
 
@@ -144,9 +142,9 @@ def main() -> None:
         if module.check_mode:
             module.exit_json(changed=True, pending=False, drift=False, msg=f"{error} is not written yet")
         module.fail_json(msg=f"{error} is missing on the host: run the firewall role before the roles that declare rules")
-    except Refused as error:
+    except RefusedError as error:
         module.fail_json(msg=f"The ruleset of table {name} is refused, the live one is untouched: {error}")
-    except RolledBack:
+    except RolledBackError:
         module.fail_json(msg="The change was taken back before anybody confirmed it", rolled_back=True)
     except NftError as error:
         module.fail_json(msg=str(error))

@@ -11,10 +11,8 @@ import pytest
 from ansible.errors import AnsibleError, AnsibleLookupError
 from ansible.parsing.dataloader import DataLoader
 from ansible.parsing.vault import VaultLib, VaultSecret
-from ansible.plugins.loader import init_plugin_loader, lookup_loader
+from ansible.plugins.loader import lookup_loader
 from ansible.template import Templar
-
-init_plugin_loader()
 
 
 def secret(state_dir: Path, name: str, loader: DataLoader | None = None, variables: dict[str, Any] | None = None, **options: Any) -> str:
@@ -69,6 +67,21 @@ def test_a_vaulted_secret_is_read_with_the_vaults_password_and_refused_without(t
 def test_names_that_leave_the_directory_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(AnsibleLookupError, match="no name of a secret"):
         secret(tmp_path, name)
+
+
+def test_a_link_that_leaves_the_directory_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "elsewhere").write_text("not ours\n")
+    (tmp_path / "secrets/name").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(AnsibleLookupError, match="symbolic link"):
+        secret(tmp_path, "name")
+
+
+def test_an_empty_file_is_no_secret(tmp_path: Path) -> None:
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets/name").touch()
+    with pytest.raises(AnsibleLookupError, match="is empty"):
+        secret(tmp_path, "name")
 
 
 def test_without_a_place_to_keep_it_the_error_says_what_to_give() -> None:

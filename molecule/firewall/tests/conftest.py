@@ -42,15 +42,19 @@ def play() -> Play:
     return run
 
 
+def listening(host: Any, port: int) -> None:
+    """Wait until something listens."""
+    host.check_output(f"timeout 10 sh -c 'until ss --listening --tcp --numeric --no-header sport = :{port} | grep -q LISTEN; do sleep 0.1; done'")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def listeners(on: Any) -> Iterator[None]:
     """On debian12, programs that listen on every address of either family; what may reach them is the firewall's business."""
     ports = (8080, 8081, 8082, 8083, 8090)
     for port in ports:
         on("debian12").check_output(f"systemd-run --unit=listen-{port} --collect python3 -m http.server --bind :: {port}")
-        on("debian12").check_output(
-            f"timeout 10 sh -c 'until ss --listening --tcp --numeric --no-header sport = :{port} | grep -q LISTEN; do sleep 0.1; done'"
-        )
+    for port in ports:
+        listening(on("debian12"), port)
     yield
     for port in ports:
         on("debian12").run(f"systemctl stop listen-{port}")
@@ -61,7 +65,8 @@ def probe(on: Any) -> Callable[[str, str, int], str]:
     """Open a TCP connection from a host; give ``open`` or the name of the error, such as ``TimeoutError``."""
 
     def connect(source: str, address: str, port: int) -> str:
-        script = f"import socket\ntry: socket.create_connection(('{address}', {port}), 2); print('open')\nexcept OSError as e: print(type(e).__name__, e)"
+        attempt = f"socket.create_connection(('{address}', {port}), 2)"
+        script = f"import socket\ntry: {attempt}; print('open')\nexcept OSError as error: print(type(error).__name__, error)"
         return str(on(source).check_output(f'python3 -c "{script}"'))
 
     return connect

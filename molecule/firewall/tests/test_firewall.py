@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from conftest import listening
+
 Probe = Callable[[str, str, int], str]
 
 DEBIAN12 = {"IPv4": "198.18.21.12", "IPv6": "fd00:198:18:21::c"}
@@ -40,7 +42,7 @@ def stream(on: Any) -> Iterator[Callable[[], bool]]:
         "    f.write('x\\n'); f.flush(); f.readline(); open('/tmp/beats', 'a').write('x'); time.sleep(0.1)\n"
     )
     on("debian12").check_output("systemd-run --unit=echo --collect python3 -c %s", server)
-    on("debian12").check_output("timeout 10 sh -c 'until ss --listening --tcp --numeric --no-header sport = :8084 | grep -q LISTEN; do sleep 0.1; done'")
+    listening(on("debian12"), 8084)
     # Not restarted by systemd: a cut connection ends it for good.
     on("debian13").check_output("rm -f /tmp/beats; systemd-run --unit=beat --collect python3 -c %s", client)
 
@@ -148,7 +150,7 @@ def test_rules_that_lock_ansible_out_are_taken_back(play: Any, on: Any, stream: 
 
 def test_rules_of_a_role_that_the_host_has_left_are_removed(play: Any, probe: Probe, on: Any) -> None:
     # What the role vllm would have left behind on a host that is not in that group any more.
-    on("debian12").check_output("sed 's/8081, 8084/8083/; s/8080-8084/9/; s/pki/vllm/' /etc/sovereign/firewall/rules.d/pki.nft > /etc/sovereign/firewall/rules.d/vllm.nft")
+    on("debian12").check_output("cd /etc/sovereign/firewall/rules.d && sed 's/8081, 8084/8083/; s/8080-8084/9/; s/pki/vllm/' pki.nft > vllm.nft")
     assert play("firewall_service").returncode == 0
     assert probe("debian13", DEBIAN12["IPv4"], 8083) == "open"
     run = play("firewall_configure,firewall_service")
@@ -172,7 +174,8 @@ def test_the_unit_minds_its_own_table(on: Any, probe: Probe) -> None:
 def test_a_rebooted_host_is_behind_its_firewall(on: Any, probe: Probe) -> None:
     subprocess.run(["docker", "restart", "--time=5", "mol-firewall-debian13"], check=True, capture_output=True, timeout=60)
     on("debian13").check_output("timeout 20 sh -c 'until systemctl is-system-running --wait | grep -q running; do sleep 0.2; done'")
-    on("debian13").check_output("systemd-run --unit=listen --collect python3 -m http.server 8082; systemd-run --unit=twin --collect python3 -m http.server 8081")
-    on("debian13").check_output("timeout 10 sh -c 'until curl --silent --output /dev/null localhost:8081 && curl --silent --output /dev/null localhost:8082; do sleep 0.1; done'")
+    for port in (8081, 8082):
+        on("debian13").check_output(f"systemd-run --collect python3 -m http.server {port}")
+        listening(on("debian13"), port)
     assert probe("debian12", "198.18.21.11", 8081) == "open"
     assert probe("debian12", "198.18.21.11", 8082) == "TimeoutError timed out"

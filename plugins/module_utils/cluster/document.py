@@ -6,12 +6,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import yaml
+try:
+    import yaml
+except ImportError:  # comes with ansible-core; only a bare Python that merely imports this module lacks it
+    yaml = None  # type: ignore[assignment]
 
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.report import Path, Report
 
 # libyaml's parser reads a 500-host file about ten times faster; the nodes are the same.
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_LOADER: Any = getattr(yaml, "CSafeLoader", None) or getattr(yaml, "SafeLoader", None)
 
 _CORE = "tag:yaml.org,2002:"
 _READ_AS = {

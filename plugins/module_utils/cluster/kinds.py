@@ -13,7 +13,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
-import yaml
+try:
+    import yaml
+except ImportError:  # comes with ansible-core; only a bare Python that merely imports this module lacks it
+    yaml = None  # type: ignore[assignment]
 
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster import addresses, document
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.levels import Level

@@ -8,7 +8,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import yaml
+try:
+    import yaml
+except ImportError:  # comes with ansible-core; only a bare Python that merely imports this module lacks it
+    yaml = None  # type: ignore[assignment]
 
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.groups import GROUPS
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.kinds import Free, Key, Kind, ListOf, MapOf, Section, keys

@@ -24,11 +24,11 @@ from ansible_collections.sovereign.dify.plugins.module_utils.nftables.source imp
 _BYSTANDER = "inet bystander"
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The ruleset must not be applied; the text says why and where."""
 
 
-class RolledBack(Exception):
+class RolledBackError(Exception):
     """Nobody confirmed in time."""
 
 
@@ -76,7 +76,7 @@ class Table:
             check: Only compare.
 
         Raises:
-            Refused: the sources are wrong; nothing was applied.
+            RefusedError: the sources are wrong; nothing was applied.
             FileNotFoundError: a source is not there.
         """
         ruleset = join(self._table, files_of(sources))
@@ -100,7 +100,7 @@ class Table:
         """Keep what was applied.
 
         Raises:
-            RolledBack: too late; the table of before is back.
+            RolledBackError: too late; the table of before is back.
         """
         waiting = self._read(self._waiting)
         if not waiting:
@@ -111,7 +111,7 @@ class Table:
             self._write(self._boot_file, waiting)
         self._forget()
         if not kept:
-            raise RolledBack
+            raise RolledBackError
         return Outcome(changed=True)
 
     def absent(self, check: bool = False) -> Outcome:
@@ -135,9 +135,9 @@ class Table:
                 others = sorted({*nft.tables()} ^ {self._table, _BYSTANDER})
                 wanted = nft.listing(self._table)
         except NftError as error:
-            raise Refused(ruleset.locate(str(error))) from error
+            raise RefusedError(ruleset.locate(str(error))) from error
         if others:
-            raise Refused(f"the files make or delete tables other than {self._table}, or not that one: {', '.join(others)}")
+            raise RefusedError(f"the files make or delete tables other than {self._table}, or not that one: {', '.join(others)}")
         return wanted
 
     def _apply(self, ruleset: Source, wanted: str, seconds: int) -> None:
@@ -159,7 +159,7 @@ class Table:
             self._nft.load(ruleset.text)
         except NftError as error:
             # The timer may go off: what it loads is what is live, or what was before an earlier change that nobody has confirmed.
-            raise Refused(ruleset.locate(str(error))) from error
+            raise RefusedError(ruleset.locate(str(error))) from error
 
     def _forget(self) -> None:
         """Remove what was kept for the way back."""

@@ -1,0 +1,229 @@
+# Copyright (c) 2026, The sovereign.dify maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Instances of a systemd template unit: exactly the declared ones run, each with its present configuration.
+
+An instance keeps, while it runs, a copy of the files it was started with. Comparing those with the present files tells whether it must be restarted;
+unlike a handler, that also holds after a run that failed half-way. Runs on managed hosts: the standard library only.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+Run = Callable[[list[str]], str]
+"""Runs a command and gives what it printed; raises if it fails."""
+
+STARTING = ("activating", "reloading")
+PROPERTIES = ("Id", "ActiveState", "SubState", "Result", "NRestarts", "UnitFileState", "NeedDaemonReload")
+
+
+class InstanceError(Exception):
+    """An instance that did not come up."""
+
+
+@dataclass(frozen=True)
+class State:
+    """What systemd says of a unit.
+
+    Attributes:
+        active: ``active``, ``activating``, ``inactive``, ``failed`` …
+        sub: Finer state, e.g. ``auto-restart``.
+        result: Why it ended, e.g. ``exit-code``.
+        restarts: How often systemd has restarted it by itself.
+        enabled: Whether it starts with the machine.
+        outdated: Whether its unit file has changed since systemd read it.
+    """
+
+    active: str = "inactive"
+    sub: str = "dead"
+    result: str = "success"
+    restarts: int = 0
+    enabled: bool = False
+    outdated: bool = False
+
+    @property
+    def runs(self) -> bool:
+        """Whether it serves."""
+        return self.active in {"active", "reloading"}
+
+    @property
+    def comes_up(self) -> bool:
+        """Whether it is on its way to serving, and not only waiting for its next attempt."""
+        return self.active == "activating" and not self.crashed
+
+    @property
+    def crashed(self) -> bool:
+        """Whether it ended by itself."""
+        return self.active == "failed" or self.sub.startswith("auto-restart")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What has to be done, by instance.
+
+    Attributes:
+        remove: Not declared, but running, enabled or configured.
+        enable: Declared, but not started with the machine.
+        start: Neither running nor coming up.
+        begin_again: Coming up with an older configuration.
+        stale: Running with an older configuration.
+        reload: Whether systemd must read its unit files again.
+    """
+
+    remove: tuple[str, ...] = ()
+    enable: tuple[str, ...] = ()
+    start: tuple[str, ...] = ()
+    begin_again: tuple[str, ...] = ()
+    stale: tuple[str, ...] = ()
+    reload: bool = False
+
+
+@dataclass
+class Template:
+    """A template unit.
+
+    Attributes:
+        name: Its name up to the ``@``.
+        files: Files an instance is configured by; ``%i`` stands for its name.
+        started_with: Directory, with ``%i``, in which a running instance keeps copies of those files as it was started with them.
+        run: Runs a command.
+        sleep: Waits some seconds.
+        links: Where systemd keeps the links of units that start with the machine.
+    """
+
+    name: str
+    files: tuple[str, ...]
+    started_with: str
+    run: Run
+    sleep: Callable[[float], None] = time.sleep
+    links: Path = field(default=Path("/etc/systemd/system"))
+
+    def unit(self, instance: str) -> str:
+        """Give the name of an instance's unit."""
+        return f"{self.name}@{instance}.service"
+
+    def states(self, instances: Iterable[str]) -> dict[str, State]:
+        """Ask systemd about instances."""
+        units = {self.unit(instance): instance for instance in instances}
+        if not units:
+            return {}
+        shown = self.run(["systemctl", "show", f"--property={','.join(PROPERTIES)}", "--", *units])
+        found = {}
+        for block in shown.strip().split("\n\n"):
+            values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+            if values.get("Id") in units:
+                found[units[values["Id"]]] = State(
+                    active=values["ActiveState"],
+                    sub=values["SubState"],
+                    result=values["Result"],
+                    restarts=int(values["NRestarts"] or 0),
+                    enabled=values["UnitFileState"] == "enabled",
+                    outdated=values["NeedDaemonReload"] == "yes",
+                )
+        return found
+
+    def known(self) -> set[str]:
+        """Find every instance that is loaded, starts with the machine, or has a file of its own."""
+        pattern = re.compile(rf"{re.escape(self.name)}@(.+)\.service")
+        listed = self.run(["systemctl", "list-units", "--all", "--full", "--plain", "--no-legend", self.unit("*")]).split()
+        linked = [path.name for path in self.links.glob(f"*.wants/{self.unit('*')}")]
+        found = {match[1] for name in [*listed, *linked] if (match := pattern.fullmatch(name))}
+        for template in self.files:
+            if "%i" in template:
+                pattern = re.compile(re.escape(template).replace("%i", "(.+)"))
+                found |= {match[1] for path in Path(template).parent.glob("*") if (match := pattern.fullmatch(str(path)))}
+        return found
+
+    def is_stale(self, instance: str) -> bool:
+        """Tell whether any of its files is not the one it was started with."""
+        kept = Path(self.started_with.replace("%i", instance))
+        return any(_content(Path(file.replace("%i", instance))) != _content(kept / Path(file.replace("%i", instance)).name) for file in self.files)
+
+    def plan(self, declared: Iterable[str]) -> Plan:
+        """Compare what is declared with what there is."""
+        declared = list(declared)
+        states = self.states(declared)
+        stale = {instance for instance in declared if self.is_stale(instance)}
+        return Plan(
+            remove=tuple(sorted(self.known() - set(declared))),
+            enable=tuple(name for name in declared if not states[name].enabled),
+            start=tuple(name for name in declared if not states[name].runs and not states[name].comes_up),
+            begin_again=tuple(name for name in declared if states[name].comes_up and name in stale),
+            stale=tuple(name for name in declared if states[name].runs and name in stale),
+            reload=any(state.outdated for state in states.values()),
+        )
+
+    def remove(self, instances: Iterable[str]) -> None:
+        """Stop instances for good and remove the files that are theirs alone."""
+        for instance in instances:
+            self.run(["systemctl", "disable", "--now", "--", self.unit(instance)])
+            self.run(["systemctl", "reset-failed", "--", self.unit("*")])
+            for file in self.files:
+                if "%i" in file:
+                    Path(file.replace("%i", instance)).unlink(missing_ok=True)
+
+    def apply(self, plan: Plan, declared: Iterable[str], timeout: float, restart: bool) -> None:
+        """Do what the plan says, and wait until everything declared serves.
+
+        What does not run is started all at once; what runs with an older configuration is restarted one after another, and only if that is wanted.
+
+        Args:
+            plan: From ``plan``.
+            declared: Instances that must serve in the end.
+            timeout: Longest wait for the start, and for each restart, in seconds.
+            restart: Whether to restart stale instances.
+
+        Raises:
+            InstanceError: As soon as one crashes, or after the time-out; with the last lines of its journal.
+        """
+        self.remove(plan.remove)
+        if plan.reload or plan.start or plan.enable or plan.begin_again:
+            self.run(["systemctl", "daemon-reload"])
+        if plan.enable:
+            self.run(["systemctl", "enable", "--quiet", "--", *map(self.unit, plan.enable)])
+        if plan.start:
+            # Forgets failed attempts: with another configuration they say nothing.
+            self.run(["systemctl", "reset-failed", "--", self.unit("*")])
+            self.run(["systemctl", "start", "--no-block", "--", *map(self.unit, plan.start)])
+        if plan.begin_again:
+            self.run(["systemctl", "restart", "--no-block", "--", *map(self.unit, plan.begin_again)])
+        self.wait(list(declared), timeout)
+        for instance in plan.stale if restart else ():
+            self.run(["systemctl", "restart", "--no-block", "--", self.unit(instance)])
+            self.wait([instance], timeout)
+
+    def wait(self, instances: list[str], timeout: float, pause: float = 1.0) -> None:
+        """Wait until all serve.
+
+        Raises:
+            InstanceError: As soon as one crashes, or after the time-out.
+        """
+        restarts = {name: state.restarts for name, state in self.states(instances).items()}
+        deadline = time.monotonic() + timeout
+        while True:
+            states = self.states(instances)
+            for name, state in states.items():
+                if state.crashed or state.restarts > restarts[name]:
+                    raise InstanceError(f"{self.unit(name)} did not come up ({state.result}). The end of its journal:\n{self.journal(name)}")
+            missing = [name for name, state in states.items() if not state.runs]
+            if not missing:
+                return
+            if time.monotonic() > deadline:
+                units = ", ".join(map(self.unit, missing))
+                raise InstanceError(f"{units} did not come up in {timeout:.0f} s. The end of the journal:\n{self.journal(missing[0])}")
+            self.sleep(pause)
+
+    def journal(self, instance: str, lines: int = 30) -> str:
+        """Give the last lines that an instance has written."""
+        return self.run(["journalctl", "--no-pager", "--output=cat", f"--lines={lines}", f"--unit={self.unit(instance)}"])
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None

@@ -1,0 +1,111 @@
+#!/usr/bin/python
+# Copyright (c) 2026, The sovereign.dify maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Module: run exactly the declared instances of a systemd template unit."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: unit_instances
+short_description: Run exactly the declared instances of a systemd template unit
+version_added: 0.1.0
+author: The sovereign.dify maintainers (@sovereign-dify)
+description:
+  - Stops and disables the instances that are not declared and removes their files, enables and starts the declared ones all at once, and waits until
+    systemd calls them active. Fails as soon as one crashes, with the end of its journal.
+  - An instance that runs with other files than the present ones is stale. It is reported, or restarted, one after another.
+  - For units whose start takes minutes and ends only when they really serve (C(ExecStartPost=)).
+extends_documentation_fragment: [ansible.builtin.action_common_attributes]
+attributes:
+  check_mode: {support: full, description: Says what would be done.}
+  diff_mode: {support: none}
+  platform: {platforms: posix}
+options:
+  template:
+    description: Name of the template unit up to the C(@).
+    type: str
+    required: true
+  instances:
+    description: Names of the instances that must run.
+    type: list
+    elements: str
+    required: true
+  files:
+    description: Files an instance is configured by; C(%i) stands for its name. Those with C(%i) are removed together with the instance.
+    type: list
+    elements: str
+    default: []
+  started_with:
+    description: Directory, with C(%i), in which a running instance keeps copies of O(files) as it was started with them.
+    type: str
+    required: true
+  restart:
+    description: Whether to restart stale instances.
+    type: bool
+    default: false
+  timeout:
+    description: Longest wait for the start, and for each restart, in seconds.
+    type: int
+    default: 1800
+"""
+
+EXAMPLES = r"""
+- name: Run the models
+  sovereign.dify.unit_instances:
+    template: vllm
+    instances: [assistant, faq]
+    files: [/etc/systemd/system/vllm@.service, /etc/vllm/%i.yaml]
+    started_with: /run/vllm/%i
+"""
+
+RETURN = r"""
+removed: {description: Instances stopped for good., returned: always, type: list, elements: str}
+enabled: {description: Instances that start with the machine from now on., returned: always, type: list, elements: str}
+started: {description: Instances started., returned: always, type: list, elements: str}
+restarted: {description: Instances restarted., returned: always, type: list, elements: str}
+stale: {description: Instances that still run with older files., returned: always, type: list, elements: str}
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.sovereign.dify.plugins.module_utils.unit_instances import InstanceError, Template
+
+
+def main() -> None:
+    """Read the parameters, compare, apply, report."""
+    module = AnsibleModule(
+        argument_spec={
+            "template": {"type": "str", "required": True},
+            "instances": {"type": "list", "elements": "str", "required": True},
+            "files": {"type": "list", "elements": "str", "default": []},
+            "started_with": {"type": "str", "required": True},
+            "restart": {"type": "bool", "default": False},
+            "timeout": {"type": "int", "default": 1800},
+        },
+        supports_check_mode=True,
+    )
+
+    def run(command: list[str]) -> str:
+        return str(module.run_command(command, check_rc=True)[1])
+
+    template = Template(module.params["template"], tuple(module.params["files"]), module.params["started_with"], run)
+    declared = module.params["instances"]
+    plan = template.plan(declared)
+    restart = plan.stale if module.params["restart"] else ()
+    result = {
+        "changed": bool(plan.remove or plan.enable or plan.start or plan.begin_again or restart),
+        "removed": list(plan.remove),
+        "enabled": list(plan.enable),
+        "started": list(plan.start),
+        "restarted": [*plan.begin_again, *restart],
+        "stale": [] if restart else list(plan.stale),
+    }
+    if not module.check_mode:
+        try:
+            template.apply(plan, declared, module.params["timeout"], module.params["restart"])
+        except InstanceError as error:
+            module.fail_json(msg=str(error), **result)
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
