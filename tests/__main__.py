@@ -91,7 +91,7 @@ def sanity() -> list[Outcome]:
     for name in filter(None, listed.stdout.split("\0")):
         source = PROJECT / name
         # What runs at the users' place. The workshop (lab/, tests/, molecule/) is checked by the linters above, by stricter rules.
-        if not name.startswith(("plugins/", "roles/", "playbooks/", "meta/", "changelogs/", "tests/sanity/", "galaxy.yml", "README.md")) or not source.exists():
+        if not name.startswith(("plugins/", "roles/", "playbooks/", "meta/", "changelogs/", "tests/config.yml", "galaxy.yml", "README.md")) or not source.exists():
             continue
         target = collection / name
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ from .steps import CACHE, StepError, run, say
 # program: Debian package. The Docker client alone is not enough to run a daemon, so dockerd stands for docker.io.
 MAKERS = {"mmdebstrap": ["mmdebstrap", "debian-archive-keyring"]}
 START_SECONDS = 60
+PID_FILE = Path("/var/run/docker.pid")
 
 
 def answers() -> bool:
@@ -72,26 +73,43 @@ def _install(packages: list[str]) -> None:
 
 def _start() -> None:
     """Start the daemon: by systemd where it runs, else detached in the background."""
+    if os.environ.get("DOCKER_HOST"):
+        raise StepError(f"no Docker daemon answers at DOCKER_HOST={os.environ['DOCKER_HOST']}: start it, or unset that")
     if os.geteuid() != 0:
         raise StepError(
             "no Docker daemon answers to this user. Start it (sudo systemctl start docker), and let this user in: "
             "sudo usermod -aG docker $USER, then log in again."
         )
+    process: subprocess.Popen[bytes] | None = None
     log = CACHE / "dockerd.log"
+    where = str(log)
     if Path("/run/systemd/system").is_dir():
         run(["systemctl", "start", "docker"])
         where = "journalctl -u docker"
-    else:
+    elif not _daemon_runs():
         dockerd = _program("dockerd")
         if dockerd is None:
             raise StepError("docker.io is installed, yet there is no program dockerd.")
-        # A daemon that was killed leaves its pid file, and one in a new container or VM may see that pid in use.
-        Path("/var/run/docker.pid").unlink(missing_ok=True)
+        # A daemon that was killed leaves its pid file, and refuses to start if that number is in use again.
+        PID_FILE.unlink(missing_ok=True)
         with log.open("ab") as out:
-            subprocess.Popen([dockerd], stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
-        where = str(log)
+            process = subprocess.Popen(
+                [dockerd], stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+            )
     deadline = time.monotonic() + START_SECONDS
     while not answers():
+        if process is not None and process.poll() is not None:
+            tail = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
+            raise StepError(f"dockerd ended at once with exit code {process.returncode}; the end of {log}:\n{tail}")
         if time.monotonic() > deadline:
             raise StepError(f"the Docker daemon did not answer within {START_SECONDS} s; its log: {where}")
         time.sleep(0.5)
+
+
+def _daemon_runs() -> bool:
+    """Tell whether the process of the pid file is a Docker daemon, which then is only slow to answer."""
+    try:
+        pid = PID_FILE.read_text().strip()
+        return Path(f"/proc/{pid}/comm").read_text().strip() == "dockerd"
+    except OSError:
+        return False

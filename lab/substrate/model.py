@@ -26,9 +26,10 @@ SEED = 20261101
 SPECIAL = ["<|pad|>", "<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|turn|>"]
 PAD, BEGIN, END = 0, 1, 2
 WORDS_TEXT = """
-account answer audit bank branch budget cash change check city client cloud control cost credit data day debt demand
-edge exchange fund gateway growth house income interest ledger limit loan market model month network note number office order
-payment policy price proof question rate record report request result risk rule sale service share site total trust
+account answer audit bank branch budget cash change check city client cloud control cost credit data day debt
+demand edge exchange fund gateway growth house income interest ledger limit loan market model month network note
+number office order payment policy price proof question rate record report request result risk rule sale service
+share site total trust
 """
 WORDS = WORDS_TEXT.split()
 CHAT_TEMPLATE = (

@@ -59,7 +59,6 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.inventory import BaseInventoryPlugin
 from ansible.template import trust_as_template
 from ansible.utils.vars import combine_vars
-
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.addresses import HAS_NETADDR
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.contract import Contract, site_group
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.groups import GROUPS

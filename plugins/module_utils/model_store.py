@@ -421,10 +421,10 @@ class Store:
         self._make_directory(self.root / model.name)
         self._make_directory(partial)
         leftover = [partial / path for path in set(files_below(partial)) - set(paths)]
-        for path in [*leftover, *partial.rglob(f"*{PART}")]:
-            path.unlink()
-        for name in paths:
-            self._make_directory((partial / name).parent)
+        for unwanted in [*leftover, *partial.rglob(f"*{PART}")]:
+            unwanted.unlink()
+        for path in paths:
+            self._make_directory((partial / path).parent)
         # Complete files of an interrupted copy are kept: read again, not written again.
         kept = hashes.of((partial / path for path in paths if (partial / path).is_file()), self.workers)
         wanted = [path for path in paths if kept.get(partial / path) != expected[path]]

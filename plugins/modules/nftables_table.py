@@ -98,6 +98,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.sovereign.dify.plugins.module_utils.nftables.kernel import NftError
+from ansible_collections.sovereign.dify.plugins.module_utils.private_file import write_private
 from ansible_collections.sovereign.dify.plugins.module_utils.nftables.table import Outcome, RefusedError, RolledBackError, Table
 
 PENDING = Path("/run/nftables-pending")
@@ -128,14 +129,8 @@ def main() -> None:
         rc, out, err = module.run_command(list(command), data=text, binary_data=True)
         return rc, out, err
 
-    def write(path: Path, text: str) -> None:
-        draft = Path(module.tmpdir) / path.name
-        draft.touch(mode=0o600)
-        draft.write_text(text, encoding="utf-8")
-        module.atomic_move(str(draft), str(path))
-
     name = f"{module.params['family']} {module.params['name']}"
-    table = Table(name, Path(module.params["dest"]), PENDING / name.replace(" ", "-"), run, write)
+    table = Table(name, Path(module.params["dest"]), PENDING / name.replace(" ", "-"), run, write_private)
     try:
         outcome = act(module, table)
     except FileNotFoundError as error:

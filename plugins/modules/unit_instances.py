@@ -66,6 +66,8 @@ restarted: {description: Instances restarted., returned: always, type: list, ele
 stale: {description: Instances that still run with older files., returned: always, type: list, elements: str}
 """
 
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.sovereign.dify.plugins.module_utils.unit_instances import InstanceError, Template
 
@@ -91,7 +93,7 @@ def main() -> None:
     declared = module.params["instances"]
     plan = template.plan(declared)
     restart = plan.stale if module.params["restart"] else ()
-    result = {
+    result: dict[str, Any] = {
         "changed": bool(plan.remove or plan.enable or plan.start or plan.begin_again or restart),
         "removed": list(plan.remove),
         "enabled": list(plan.enable),

@@ -29,17 +29,22 @@ _READ_AS = {
     "seq": "a list",
 }
 
-# What the parser says, and what has nearly always happened.
-_REMEDIES = (
-    ("mapping values are not allowed", "check the indentation of this line, or quote a value that holds ': '"),
-    ("could not find expected ':'", "put ':' and a space after the key"),
-    ("expected <block end>", "align this line with its siblings"),
-    ("expected ',' or", "close the bracket or add the missing comma in this or the line before"),
-    ("undefined alias", "define the anchor before its use"),
-    ("another document", "keep one document in the file: remove the second '---'"),
-    ("unexpected end of stream", "close the open quote"),
-    ("cannot start any token", "quote the value"),
+# What the two parsers of PyYAML say (Python's, libyaml's), what that means, and what has nearly always happened.
+_SYNTAX = (
+    ("mapping values are not allowed", "a ': ' where no key can be", "check the indentation of this line, or quote a value that holds ': '"),
+    ("could not find expected ':'", "a line that is neither key nor value", "put ':' and a space after the key"),
+    ("did not find expected key", "a line that does not belong to the lines around it", "align it with its siblings, or close its quotes"),
+    ("did not find expected '-'", "a line that does not belong to the lines around it", "align it with its siblings, or close its quotes"),
+    ("expected <block end>", "a line that does not belong to the lines around it", "align it with its siblings, or close its quotes"),
+    ("expected ',' or", "a bracket that is not closed", "close it, or add the missing comma, in this line or before"),
+    ("node content", "a bracket that is not closed", "close it, or add the missing comma, in this line or before"),
+    ("characters are not allowed", "a control character", "remove it; an editor may not show it"),
+    ("undefined alias", "an alias (*) without its anchor (&)", "define the anchor before its use"),
+    ("another document", "a second document", "keep one document in the file: remove the second '---'"),
+    ("unexpected end of stream", "a quote that is not closed", "close it"),
+    ("cannot start any token", "a character that cannot start a value", "quote the value"),
 )
+_TAB = ("a tab", "indent with spaces")
 
 
 def tag(node: yaml.Node) -> str:
@@ -77,10 +82,10 @@ def compose(text: str, report: Report) -> yaml.Node | None:
         mark = getattr(error, "problem_mark", None)
         problem = str(getattr(error, "problem", None) or getattr(error, "reason", None) or error)
         number = int(mark.line) if mark else 0
-        remedy = next((remedy for sign, remedy in _REMEDIES if sign in problem), "see https://yaml.org/spec/1.1 or quote the value")
-        if "\t" in (text.splitlines() or [""])[min(number, text.count("\n"))]:
-            remedy = "indent with spaces, never with tabs"
-        report.add((), f"not valid YAML: {problem}", remedy, line=number + 1)
+        found = next((explained for sign, *explained in _SYNTAX if sign in problem), [problem, "quote the value, or check the lines above"])
+        if mark and "\t" in text.splitlines()[min(number, text.count("\n") - 1)].partition("#")[0]:
+            found = list(_TAB)
+        report.add((), f"not valid YAML: {found[0]}", found[1], line=number + 1)
         return None
     if node is None or is_null(node):
         report.add((), "the file is empty", "start with the example in docs/cluster.md")
@@ -88,7 +93,7 @@ def compose(text: str, report: Report) -> yaml.Node | None:
     return node
 
 
-def entries(node: yaml.Node, at: Path, report: Report) -> Iterator[tuple[str, yaml.Node]]:
+def entries(node: yaml.Node, at: Path, report: Report, around: tuple[yaml.Node, ...] = ()) -> Iterator[tuple[str, yaml.Node]]:
     """Walk the keys of a mapping, merge keys (``<<``) resolved.
 
     Reports keys that are given twice and keys that YAML does not read as text. What a merge brings is overridden by what stands in the mapping.
@@ -97,42 +102,51 @@ def entries(node: yaml.Node, at: Path, report: Report) -> Iterator[tuple[str, ya
     found: dict[str, yaml.Node] = {}
     merged: list[yaml.Node] = []
     for key, value in node.value:
-        name = str(key.value)
         if tag(key) == "merge":
             merged.extend(value.value if isinstance(value, yaml.SequenceNode) else [value])
             continue
         if not isinstance(key, yaml.ScalarNode) or tag(key) != "str":
-            report.add(
-                at, f"YAML reads the key {name if isinstance(key, yaml.ScalarNode) else ''} as {read_as(key)}", "quote the key", line=line(key)
-            )
+            report.add(at, f"YAML reads a key as {read_as(key)}", "quote the key", line=line(key))
             report.unread(at)
             continue
+        name = str(key.value)
         if name in own:
             report.add((*at, name), f"given twice, first on line {own[name]}", "keep one of the two", line=line(key))
             continue
         own[name] = line(key)
         found[name] = value
-        report.place((*at, name), line(key))
     for other in merged:
-        if not isinstance(other, yaml.MappingNode):
-            report.add(at, "'<<' merges something that is no mapping", "let it name the anchor of a mapping", line=line(other))
+        if not isinstance(other, yaml.MappingNode) or other in (node, *around):
+            report.add(at, "'<<' merges something that is no other mapping", "let it name the anchor of a mapping", line=line(other))
             continue
-        for name, value in entries(other, at, report):
-            if name not in own:
-                found.setdefault(name, value)
+        for name, value in entries(other, at, report, (node, *around)):
+            found.setdefault(name, value)
     for name, start in own.items():
         report.place((*at, name), start)
     yield from found.items()
 
 
-def plain(node: yaml.Node, at: Path, report: Report) -> object:
+def plain(node: yaml.Node, at: Path, report: Report, around: tuple[yaml.Node, ...] = ()) -> object:
     """Turn a free value into Python data, for the parts of the file that have no declared keys."""
+    if node in around:
+        report.add(at, "an alias (*) stands inside its own anchor (&)", "write the value out", line=line(node))
+        return None
+    inside = (node, *around)
     if isinstance(node, yaml.MappingNode):
-        return {name: plain(value, (*at, name), report) for name, value in entries(node, at, report)}
+        return {name: plain(value, (*at, name), report, inside) for name, value in entries(node, at, report)}
     if isinstance(node, yaml.SequenceNode):
-        return [plain(value, (*at, position), report) for position, value in enumerate(node.value)]
-    if is_core(node):
+        return [plain(value, (*at, position), report, inside) for position, value in enumerate(node.value)]
+    if not is_core(node):
+        # !vault and !unsafe: Ansible's own loader reads these; here only the text is of interest.
+        return node.value
+    return constructed(node, at, report)
+
+
+def constructed(node: yaml.Node, at: Path, report: Report) -> object:
+    """Give the value that YAML gives a scalar."""
+    try:
         value: object = yaml.SafeLoader("").construct_object(node)
-        return value
-    # !vault and !unsafe: Ansible's own loader reads these; here only the text is of interest.
-    return node.value
+    except (ValueError, yaml.YAMLError):
+        report.add(at, f"YAML takes '{node.value}' for {_READ_AS[tag(node)]}, and cannot read it", "quote the value", line=line(node))
+        return None
+    return value

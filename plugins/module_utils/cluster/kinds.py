@@ -169,8 +169,9 @@ class Whole(Kind):
         if not isinstance(node, yaml.ScalarNode) or document.tag(node) != "int":
             return self.wrong(node, at, report, f"a whole number ({self._bounds()})")
         if not re.fullmatch(r"-?(0|[1-9][0-9]*)", node.value):
-            number = yaml.SafeLoader("").construct_object(node)
-            report.add(at, f"YAML 1.1 reads {node.value} as {number}", "write a plain decimal number", line=document.line(node))
+            number = document.constructed(node, at, report)
+            if number is not None:
+                report.add(at, f"YAML 1.1 reads {node.value} as {number}", "write a plain decimal number", line=document.line(node))
             return UNREADABLE
         number = int(node.value)
         if number < self.least or (self.most is not None and number > self.most):

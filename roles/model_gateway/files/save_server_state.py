@@ -7,8 +7,10 @@ health checks have failed.
 
 from __future__ import annotations
 
+import re
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 COMMAND = b"show servers state\n"
@@ -27,31 +29,41 @@ def ask(path: str, command: bytes) -> str:
     return b"".join(parts).decode()
 
 
-def keep_configured_addresses(state: str) -> str:
-    """Return the state without addresses and ports, which are the new configuration's to say.
+def configured(configuration: str) -> Iterator[tuple[str, str, str]]:
+    """Give backend, name and ``address:port`` of each server in a configuration."""
+    backend = ""
+    for line in configuration.splitlines():
+        if section := re.match(r"(\w+) ?(\S*)", line):
+            backend = section[2] if section[1] == "backend" else ""
+        elif backend and (server := re.match(r"\s+server (\S+) (\S+)", line)):
+            yield backend, server[1], server[2]
 
-    HAProxy would otherwise go on using a port that has been changed.
+
+def unmoved(state: str, configuration: str) -> str:
+    """Return the state of the servers that the new configuration has where they are.
+
+    HAProxy takes a server's port from the state: one that has moved must begin without.
 
     Raises ValueError if the state is not of the version that is known.
     """
     lines = state.strip().splitlines()
     if len(lines) < 2 or lines[0] != VERSION or not lines[1].startswith("# "):
         raise ValueError(f"not a state of version {VERSION}: {state[:80]!r}")
-    names = lines[1].removeprefix("# ").split()
-    address, port = names.index("srv_addr"), names.index("srv_port")
+    columns = lines[1].removeprefix("# ").split()
+    places = set(configured(configuration))
     kept = lines[:2]
     for line in lines[2:]:
-        fields = line.split(" ")
-        fields[address], fields[port] = "-", "0"
-        kept.append(" ".join(fields))
+        server = dict(zip(columns, line.split(" "), strict=False))
+        if (server["be_name"], server["srv_name"], f"{server['srv_addr']}:{server['srv_port']}") in places:
+            kept.append(line)
     return "\n".join(kept) + "\n"
 
 
-def main(socket_path: str, state_path: str) -> None:
+def main(socket_path: str, configuration_path: str, state_path: str) -> None:
     """Write the state of the HAProxy behind a socket to a file, whole or not at all."""
     target = Path(state_path)
     partial = target.with_suffix(".partial")
-    partial.write_text(keep_configured_addresses(ask(socket_path, COMMAND)))
+    partial.write_text(unmoved(ask(socket_path, COMMAND), Path(configuration_path).read_text()))
     partial.replace(target)
 
 

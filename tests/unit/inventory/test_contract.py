@@ -10,7 +10,7 @@ import pytest
 import yaml
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.load import load
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.plan import RESERVED_PORTS
-from cases import EXAMPLE, HERE, contract, edited, mistakes
+from tests.unit.inventory.cases import EXAMPLE, HERE, contract, edited, mistakes
 
 BRANCH = (
     "models:\n",
@@ -108,10 +108,10 @@ def test_a_model_in_two_sites_is_served_at_home() -> None:
 
 def test_a_third_site_has_the_gateways_of_all_sites_that_serve() -> None:
     found = contract(BRANCH, ("port: 51820", "hubs: [hq, edge]"), ("hosts: [edge-gw1]", "hosts: [edge-gw1, hq-gpu1]"))
-    assert [(gateway["name"], gateway["site"]) for gateway in found.sites["branch"]["models"]["faq"]["gateways"]] == [
-        ("hq-gw1", "hq"),
-        ("edge-gw1", "edge"),
-    ]
+    gateways = found.sites["branch"]["models"]["faq"]["gateways"]
+    assert [(gateway["name"], gateway["site"]) for gateway in gateways] == [("edge-gw1", "edge"), ("hq-gw1", "hq")], (
+        "in the order of the model's hosts"
+    )
 
 
 def test_without_a_way_a_model_is_not_callable() -> None:

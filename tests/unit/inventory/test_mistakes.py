@@ -7,11 +7,12 @@ import random
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.groups import GROUPS, Group
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.hosts import Earlier
-from cases import BROKEN, EXAMPLE, edited, expected, mistakes
+from tests.unit.inventory.cases import BROKEN, EXAMPLE, edited, expected, mistakes
 
 # Changes that do not touch each other, with the path of the one mistake that each makes.
 EDITS: Mapping[str, tuple[str, str]] = {
@@ -88,7 +89,7 @@ HOSTS_FROM = ("      hq-gpu1: {address: 198.18.1.31, groups: [vllm]}\n", "    ho
 
 
 def test_earlier_hosts_without_the_variable_are_named_one_by_one() -> None:
-    hosts = {"hq-gpu1": {"lan": "198.18.1.31"}, "a": {}, "b": {"lan": None}, "c": {"lan": "{{ x }}"}}
+    hosts: dict[str, dict[str, Any]] = {"hq-gpu1": {"lan": "198.18.1.31"}, "a": {}, "b": {"lan": None}, "c": {"lan": "{{ x }}"}}
     found = mistakes(edited(HOSTS_FROM), earlier=Earlier(("gpus",), lambda group: hosts))
     assert [mistake.partition(": ")[2].partition(";")[0] for mistake in found] == [
         "sites.hq.hosts_from[0].address_var: host 'a' has no variable 'lan'",

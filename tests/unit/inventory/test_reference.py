@@ -11,7 +11,7 @@ import pytest
 import yaml
 from ansible_collections.sovereign.dify.plugins.inventory import cluster as plugin
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster import reference
-from cases import EXAMPLE, HERE, PROJECT, mistakes
+from tests.unit.inventory.cases import EXAMPLE, HERE, PROJECT, mistakes
 
 SCHEMA = json.loads((PROJECT / "docs/cluster.schema.json").read_text(encoding="utf-8"))
 SHIPPED = sorted([*PROJECT.glob("inventories/*/cluster.yml"), *PROJECT.glob("molecule/*/inventory/cluster.yml"), *HERE.glob("good/*/*cluster.yml")])
@@ -43,7 +43,7 @@ def test_files_that_load_fit_the_schema(path: Path) -> None:
     jsonschema.validate(yaml.safe_load(path.read_text(encoding="utf-8")), SCHEMA)
 
 
-def _unfit() -> list[tuple[str, Any]]:
+def _unfit() -> list[tuple[str, dict[str, Any]]]:
     document = yaml.safe_load(EXAMPLE)
     edits: dict[str, Any] = {
         "unknown key": lambda spec: spec.update(extra=1),
@@ -66,7 +66,7 @@ def _unfit() -> list[tuple[str, Any]]:
 
 
 @pytest.mark.parametrize(("name", "spec"), _unfit(), ids=lambda value: value if isinstance(value, str) else "")
-def test_the_schema_and_the_loader_refuse_alike(name: str, spec: Any) -> None:
+def test_the_schema_and_the_loader_refuse_alike(name: str, spec: dict[str, Any]) -> None:
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(spec, SCHEMA)
     assert mistakes(yaml.safe_dump(spec, sort_keys=False)), name

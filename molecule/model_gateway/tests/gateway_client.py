@@ -1,0 +1,155 @@
+"""Questions to the gateways, asked from inside the hosts of this scenario, byte by byte where that matters."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lab.testing import Contract, host_variables
+
+SCENARIO = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
+PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
+CLUSTER = "mol-model-gateway"
+VPN_PORT = 8444
+
+# Runs inside a host: opens a TLS connection, sends what it is told piece by piece, and notes when each part of the answer came.
+CLIENT = """
+import base64, json, socket, ssl, sys, time
+job = json.load(sys.stdin)
+context = ssl.create_default_context(cafile="/etc/sovereign/pki/ca.crt")
+if job["certificate"]:
+    context.load_cert_chain("/etc/sovereign/pki/host.crt", "/etc/sovereign/pki/host.key")
+begun = time.monotonic()
+parts, failure = [], ""
+try:
+    connection = context.wrap_socket(
+        socket.create_connection((job["address"], job["port"]), job["timeout"], (job["source"], 0) if job["source"] else None),
+        server_hostname=job["name"])
+    for pause, piece in job["pieces"]:
+        time.sleep(pause)
+        connection.sendall(base64.b64decode(piece))
+    while part := connection.recv(65536):
+        parts.append((time.monotonic() - begun, base64.b64encode(part).decode()))
+except OSError as error:
+    failure = type(error).__name__
+print(json.dumps({"parts": parts, "failure": failure, "seconds": time.monotonic() - begun}))
+"""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back over one connection.
+
+    Attributes:
+        raw: All bytes.
+        moments: When each part arrived, in seconds since the connection was begun.
+        failure: Name of the exception that ended the connection; empty if the gateway closed it.
+        seconds: How long the connection lived.
+    """
+
+    raw: bytes
+    moments: list[float]
+    failure: str
+    seconds: float
+
+    @property
+    def status(self) -> int:
+        """Status of the first answer; 0 if there was none."""
+        return int(self.raw.split(b" ", 2)[1]) if self.raw.startswith(b"HTTP/") else 0
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers of the first answer, by lower-case name."""
+        lines = self.raw.split(b"\r\n\r\n", 1)[0].decode().split("\r\n")[1:]
+        return {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+    @property
+    def body(self) -> bytes:
+        """All that follows the headers of the first answer."""
+        return self.raw.partition(b"\r\n\r\n")[2]
+
+    def json(self) -> Any:  # noqa: ANN401 - whatever JSON came
+        """Body as JSON."""
+        return json.loads(self.body)
+
+    @property
+    def code(self) -> str:
+        """Code of a refusal in OpenAI's form."""
+        error = self.json()["error"]
+        assert error.keys() == {"message", "type", "param", "code"}
+        assert error["message"]
+        assert self.headers["content-type"] == "application/json"
+        return str(error["code"])
+
+
+def key_of(client: str) -> str:
+    """Key of a client, as its owner was given it."""
+    return (SCENARIO / "inventory/.state/secrets/model_gateway" / client).read_text().strip()
+
+
+def chat(model: object, **fields: object) -> bytes:
+    """Body of a chat request."""
+    return json.dumps({"model": model, "messages": [{"role": "user", "content": "hi"}], **fields}).encode()
+
+
+def http(body: bytes, *, key: str | None = None, path: str = "/v1/chat/completions", method: str = "POST", headers: str = "", close: bool = True) -> bytes:
+    """One request, as bytes."""
+    lines = f"{method} {path} HTTP/1.1\r\nHost: gateway\r\n{headers}"
+    lines += f"Authorization: Bearer {key}\r\n" if key else ""
+    lines += "Connection: close\r\n" if close else ""
+    return f"{lines}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def exchange(
+    source: str,
+    target: str,
+    *pieces: bytes | tuple[float, bytes],
+    vpn: bool = False,
+    certificate: bool = False,
+    from_address: str = "",
+    port: int = 0,
+    timeout: float = 30,
+) -> Answer:
+    """Send bytes from a host to a gateway.
+
+    Args:
+        source: Host to speak from.
+        target: Host whose gateway is spoken to.
+        *pieces: What to send; a pair begins with the seconds to wait before.
+        vpn: Whether to speak to the listener for peers, from the VPN address and with the host's certificate.
+        certificate: Whether to show the host's certificate all the same.
+        from_address: Address to speak from, instead of the one that `vpn` implies.
+        port: Port to speak to, instead of the one that `vpn` implies.
+        timeout: Seconds to wait for an answer.
+    """
+    node = {name: variables["node"] for name, variables in host_variables().items()}
+    job = {
+        "address": node[target]["vpn_address" if vpn or port == VPN_PORT else "address"],
+        "port": port or (VPN_PORT if vpn else 8443),
+        "name": node[target]["fqdn"],
+        "source": from_address or (node[source]["vpn_address"] if vpn else ""),
+        "certificate": vpn or certificate,
+        "timeout": timeout,
+        "pieces": [(pause, base64.b64encode(piece).decode()) for pause, piece in ((0, p) if isinstance(p, bytes) else p for p in pieces)],
+    }
+    program = ["docker", "exec", "--interactive", f"{CLUSTER}-{source}", "python3", "-c", CLIENT]
+    run = subprocess.run(program, input=json.dumps(job), capture_output=True, text=True, timeout=timeout + 60, check=True)
+    result = json.loads(run.stdout)
+    parts = [(moment, base64.b64decode(part)) for moment, part in result["parts"]]
+    return Answer(b"".join(part for _, part in parts), [moment for moment, _ in parts], result["failure"], result["seconds"])
+
+
+def counters(host: str, model: str) -> dict[str, int]:
+    """What the stand-in of a model on a host has counted."""
+    node: Contract = host_variables()[host]["node"]
+    port = next(instance["port"] for instance in node["models"] if instance["name"] == model)
+    pki = "/etc/sovereign/pki"
+    program = ["docker", "exec", f"{CLUSTER}-{host}", "curl", "-sS", "--cacert", f"{pki}/ca.crt", "--cert", f"{pki}/host.crt", "--key", f"{pki}/host.key"]
+    run = subprocess.run([*program, f"https://{node['fqdn']}:{port}/metrics", "--resolve", f"{node['fqdn']}:{port}:{node['address']}"],
+                         capture_output=True, text=True, timeout=30, check=True)
+    return {line.split("{")[0].split(" ")[0].removesuffix("_total").split("_", 1)[1]: int(line.rsplit(" ", 1)[1]) for line in run.stdout.splitlines()}

@@ -1,0 +1,251 @@
+"""What the gateway refuses, and how. Beside each refusal a good request from the same place is answered."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from gateway_client import Answer, chat, counters, exchange, http, key_of
+
+GOOD = "core-banking"
+
+
+def at_home(*pieces: bytes | tuple[float, bytes]) -> Answer:
+    return exchange("hq-gw2", "hq-gw1", *pieces)
+
+
+def twin(model: str = "assistant") -> None:
+    answer = at_home(http(chat(model), key=key_of(GOOD)))
+    assert answer.status == 200, answer.raw
+    assert answer.json()["model"] == model
+
+
+def served(answer: Answer) -> int:
+    return answer.raw.count(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("key", [None, "sk-core-banking-wrong", "", "client of another site"])
+def test_no_key_or_a_wrong_one(key: str | None) -> None:
+    answer = at_home(http(chat("assistant"), key=key_of("web-chat") if key == "client of another site" else key))
+    assert (answer.status, answer.code) == (401, "invalid_api_key")
+    assert answer.headers["www-authenticate"].startswith("Bearer")
+    twin()
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        "Authorization: Bearer {key}\r\nAuthorization: Bearer wrong\r\n",
+        "Authorization: Bearer wrong\r\nAuthorization: Bearer {key}\r\n",
+        "Authorization: Basic {key}\r\n",
+        "Authorization: {key}\r\n",
+        "X-API-Key: {key}\r\n",
+        "Proxy-Authorization: Bearer {key}\r\n",
+    ],
+)
+def test_a_key_counts_only_as_the_one_bearer_token(headers: str) -> None:
+    answer = at_home(http(chat("assistant"), headers=headers.format(key=key_of(GOOD))))
+    assert (answer.status, answer.code) == (401, "invalid_api_key")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"hello",
+        b'{"model": "assistant',
+        b"{}",
+        b'{"messages": []}',
+        b'{"model": null}',
+        b'{"model": 7}',
+        b'{"model": 1e300}',
+        b'{"model": true}',
+        b'{"model": ["assistant"]}',
+        b'{"model": {"model": "assistant"}}',
+        b'[{"model": "assistant"}]',
+        b'"assistant"',
+        b"{'model': 'assistant'}",
+        b'\xff\xfe{"model": "assistant"}',
+        b'{"x": {"model": "assistant"}}',
+    ],
+)
+def test_a_body_without_a_model(body: bytes) -> None:
+    answer = at_home(http(body, key=key_of(GOOD)))
+    assert answer.status == 400, answer.raw
+    assert answer.code in ("invalid_json", "invalid_model")
+
+
+def test_models_that_are_not_offered_here_look_like_models_that_do_not_exist() -> None:
+    unknown = at_home(http(chat("gpt-9"), key=key_of(GOOD)))
+    assert (unknown.status, unknown.code) == (404, "model_not_found")
+    # At home at the edge, callable from there only.
+    elsewhere = at_home(http(chat("faq"), key=key_of(GOOD)))
+    assert (elsewhere.status, elsewhere.body) == (404, unknown.body)
+
+
+@pytest.mark.parametrize("name", ["Assistant", "assistant ", "assistant\0", "assistant\n", "hq/assistant", "offer/hq/assistant", "a" * 100_000, "../assistant", "7b-chat"])
+def test_a_name_is_taken_as_it_stands(name: str) -> None:
+    answer = at_home(http(chat(name), key=key_of(GOOD)))
+    assert (answer.status, answer.code) == (404, "model_not_found")
+
+
+def test_a_model_that_the_key_may_not_call() -> None:
+    before = counters("hq-gw1", "risk-scoring")["requests"]
+    answer = at_home(http(chat("risk-scoring"), key=key_of("back-office")))
+    assert (answer.status, answer.code) == (403, "model_not_allowed")
+    # JSON's own ways to write the same name.
+    escaped = http(chat("risk-scoring").replace(b"-", rb"\u002d"), key=key_of("back-office"))
+    assert at_home(escaped).status == 403
+    assert counters("hq-gw1", "risk-scoring")["requests"] == before
+    twin("risk-scoring")
+
+
+@pytest.mark.parametrize("key", [b'"model"', rb'"mod\u0065l"'])
+@pytest.mark.parametrize("order", [("assistant", "risk-scoring"), ("risk-scoring", "assistant")])
+def test_two_models_in_one_body_reach_no_model_that_one_alone_would_not(key: bytes, order: tuple[str, str]) -> None:
+    before = counters("hq-gw1", "risk-scoring")["requests"]
+    body = b'{"model": "%b", %b: "%b", "messages": []}' % (order[0].encode(), key, order[1].encode())
+    answer = at_home(http(body, key=key_of("back-office")))
+    # The gateway reads the first of two equal keys, Python the last: the server of the first knows only its own name.
+    assert answer.status in ((404,) if order[0] == "assistant" else (403,)), answer.raw
+    assert counters("hq-gw1", "risk-scoring")["requests"] == before
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "//v1/chat/completions",
+        "/v1//chat/completions",
+        "/v1/../v1/chat/completions",
+        "/v1/./chat/completions",
+        "/v1/chat/completions/",
+        "/v1/chat%2Fcompletions",
+        "/v1/%63hat/completions",
+        "/v1/chat/completions%00",
+        "/v1/chat/completions;x",
+        "/V1/chat/completions",
+        "/v1/chat/completions\\",
+        "/v1",
+        "/v1/audio/transcriptions",
+        "/v1/load_lora_adapter",
+        "/invocations",
+        "/metrics",
+        "/health/models/assistant",
+        "/stats",
+        "*",
+    ],
+)
+def test_only_three_paths_lead_anywhere(path: str) -> None:
+    answer = at_home(http(chat("assistant"), key=key_of(GOOD), path=path))
+    assert answer.status in (400, 404), answer.raw
+    if answer.status == 404:
+        assert answer.code == "unknown_url"
+
+
+@pytest.mark.parametrize(("method", "path", "allow"), [("GET", "/v1/chat/completions", "POST"), ("PUT", "/v1/completions", "POST"), ("POST", "/v1/models", "GET")])
+def test_methods(method: str, path: str, allow: str) -> None:
+    answer = at_home(http(chat("assistant"), key=key_of(GOOD), method=method, path=path))
+    assert (answer.status, answer.code, answer.headers["allow"]) == (405, "method_not_allowed", allow)
+
+
+def test_an_absolute_url_and_a_query_are_passed_on_as_the_plain_path() -> None:
+    for path in ("https://gateway/v1/chat/completions?x=1", "/v1/chat/completions?x=/../invocations"):
+        answer = at_home(http(chat("assistant"), key=key_of(GOOD), path=path))
+        assert answer.status == 200, answer.raw
+        assert answer.json()["stub"]["path"] == "/v1/chat/completions"
+
+
+def test_a_body_that_is_too_large() -> None:
+    key = key_of(GOOD)
+    large = at_home(http(chat("assistant", user="x" * 10_000_000), key=key))
+    assert (large.status, large.code) == (413, "request_too_large")
+    # Refused by what it announces, before it is sent.
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {key}\r\n"
+    announced = at_home(f"{head}Connection: close\r\nContent-Length: 10000000\r\n\r\n".encode())
+    assert (announced.status, announced.code) == (413, "request_too_large")
+    assert announced.moments[0] < 1
+    # Or, where it announces nothing, when it has grown too large.
+    chunks = b"10000\r\n" + b"x" * 65536 + b"\r\n"
+    grown = at_home(f"{head}Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n".encode() + chunks * 40 + b"0\r\n\r\n")
+    assert (grown.status, grown.code) == (413, "request_too_large")
+    # The largest that is allowed, either way.
+    body = chat("assistant", user="")
+    body = body.replace(b'"user": ""', b'"user": "' + b"x" * (1048576 - len(body)) + b'"')
+    assert len(body) == 1048576
+    assert at_home(http(body, key=key)).status == 200
+    chunked = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    assert at_home(f"{head}Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n".encode() + chunked).status == 200
+
+
+def test_headers_that_are_too_large() -> None:
+    answer = at_home(http(chat("assistant"), key=key_of(GOOD), headers=f"X-Padding: {'x' * 40_000}\r\n"))
+    assert (answer.status, answer.code) == (431, "headers_too_large")
+    assert at_home(http(chat("assistant"), key=key_of(GOOD), headers=f"X-Padding: {'x' * 20_000}\r\n")).status == 200
+
+
+def test_a_client_that_is_slow() -> None:
+    key = key_of(GOOD)
+    request = http(chat("assistant"), key=key)
+    # One byte now and then keeps no connection open: the whole body counts.
+    drip = at_home(request[:-40], *((0.5, request[-40 + i : -39 + i]) for i in range(20)))
+    assert (drip.status, drip.code) == (408, "request_timeout")
+    assert 2.5 < drip.moments[0] < 5
+    silent_in_headers = at_home(request[:60])
+    assert silent_in_headers.status == 408
+    assert 2.5 < silent_in_headers.moments[0] < 5
+    # A client that takes its time within the limit is served.
+    assert at_home(request[:-40], (1.5, request[-40:])).status == 200
+
+
+def test_requests_hidden_in_a_body_are_requests_of_their_own() -> None:
+    before = counters("hq-gw1", "risk-scoring")["requests"] + counters("hq-gw1", "ledger")["requests"]
+    hidden = http(chat("risk-scoring"), key=key_of("back-office"))
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {key_of('back-office')}\r\n"
+    body = chat("assistant")
+    chunked = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    for framing in (
+        f"Content-Length: {len(body)}\r\nTransfer-Encoding: chunked",
+        f"Transfer-Encoding: chunked\r\nContent-Length: {len(chunked) + len(hidden)}",
+        "Transfer-Encoding: xchunked",
+        "Transfer-Encoding: chunked, identity",
+        "Transfer-Encoding : chunked",
+        f"Content-Length: {len(chunked)}\r\nContent-Length: {len(chunked) + len(hidden)}",
+        f"Content-Length: +{len(chunked)}",
+    ):
+        answer = at_home(f"{head}{framing}\r\n\r\n".encode() + chunked + hidden)
+        assert served(answer) <= 1, (framing, answer.raw)
+    assert counters("hq-gw1", "risk-scoring")["requests"] + counters("hq-gw1", "ledger")["requests"] == before
+
+
+def test_other_versions_of_http() -> None:
+    key = key_of(GOOD)
+    body = chat("assistant")
+    old = at_home(f"POST /v1/chat/completions HTTP/1.0\r\nAuthorization: Bearer {key}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+    assert old.status == 200
+    assert at_home(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0").status in (0, 400)
+    assert at_home(b"\x16\x03garbage\r\n\r\n").status in (0, 400)
+    twin()
+
+
+def test_refusals_hold_no_connection_that_is_still_good() -> None:
+    key = key_of(GOOD)
+    one = http(chat("gpt-9"), key=key, close=False)
+    answer = at_home(one, (0.1, one), (0.1, http(chat("assistant"), key=key)))
+    assert answer.raw.count(b"HTTP/1.1 404") == 2
+    assert answer.raw.count(b"HTTP/1.1 200") == 1
+
+
+def test_a_key_above_its_rate_is_held_to_it_and_its_neighbour_is_not() -> None:
+    """Tier ``metered``: 5 requests a second, 10 at once."""
+    request = http(chat("assistant", max_tokens=1), key=key_of("metered"), close=False)
+    flood = at_home(request, *[(0.02, request)] * 250, (0.02, http(b"", key=key_of("metered"))))
+    seconds = flood.moments[-1] - flood.moments[0]
+    refused, accepted = flood.raw.count(b"HTTP/1.1 429"), served(flood)
+    assert refused + accepted >= 250
+    assert 5 * seconds * 0.9 <= accepted <= 10 + 5 * seconds * 1.1, (accepted, seconds)
+    last = flood.raw[flood.raw.index(b"HTTP/1.1 429") :]
+    assert b"retry-after: 1\r\n" in last.lower().split(b"\r\n\r\n")[0] + b"\r\n"
+    assert json.loads(last.split(b"\r\n\r\n", 1)[1].split(b"HTTP/1.1")[0])["error"]["code"] == "rate_limit_exceeded"
+    neighbour = at_home(*[http(chat("assistant", max_tokens=1), key=key_of(GOOD), close=False)] * 30, http(chat("assistant"), key=key_of(GOOD)))
+    assert served(neighbour) == 31

@@ -1,0 +1,240 @@
+#!/usr/bin/env python3
+"""Wait until a vLLM instance really answers: systemd calls the unit active only after this has succeeded.
+
+``/health`` is no proof: it answers while the engine is dead, and a server of another model that still holds the port answers it too. So this waits
+until a process of this very unit listens on the port, checks that it serves the expected model and no other, and asks for one token. The first
+answer may take minutes, because the engine warms up on it; later ones may not.
+
+Run by ``ExecStartPost=``; the standard library only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import socket
+import ssl
+import struct
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+LISTENING = "0A"
+POLL_S = 1.0
+# What each kind of model answers: generation, and pooling (embeddings and the like).
+QUESTIONS = (
+    ("/v1/completions", {"prompt": "1", "max_tokens": 1, "temperature": 0}),
+    ("/v1/embeddings", {"input": "1"}),
+    ("/pooling", {"input": "1"}),
+)
+
+
+class StartingError(Exception):
+    """It does not accept requests yet; ask again."""
+
+
+class CanaryError(Exception):
+    """It accepts requests, but this one failed; ask again, not for ever."""
+
+
+class HopelessError(Exception):
+    """Asking again is no use."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where the instance listens and how it is spoken to.
+
+    Attributes:
+        address: Address it listens on.
+        port: Its port.
+        name: Name that its certificate is verified against.
+        context: TLS with the client certificate; nothing for plain HTTP.
+    """
+
+    address: str
+    port: int
+    name: str
+    context: ssl.SSLContext | None
+
+    def ask(self, method: str, path: str, body: dict[str, Any] | None, timeout: float) -> tuple[int, Any]:
+        """Send one request.
+
+        Returns:
+            Status and body, parsed if it is JSON.
+
+        Raises:
+            OSError: If there is no answer; ``TimeoutError`` if it takes too long.
+        """
+        connection = http.client.HTTPConnection(self.name, self.port, timeout=timeout)
+        try:
+            raw = socket.create_connection((self.address, self.port), timeout)
+            connection.sock = self.context.wrap_socket(raw, server_hostname=self.name) if self.context else raw
+            payload = json.dumps(body) if body is not None else None
+            connection.request(method, path, body=payload, headers={"Content-Type": "application/json"})
+            response = connection.getresponse()
+            text = response.read()
+        except http.client.HTTPException as error:
+            raise OSError(f"no proper HTTP: {error!r}") from error
+        finally:
+            connection.close()
+        try:
+            return response.status, json.loads(text)
+        except ValueError:
+            return response.status, text.decode(errors="replace")
+
+
+def listening_inodes(address: str, port: int, tables: tuple[Path, ...] = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))) -> set[str]:
+    """Find the sockets that listen on a port of this host, on this address or on all."""
+    wanted = {_as_in_table(address), "0" * 8, "0" * 32}
+    inodes = set()
+    for table in tables:
+        for line in table.read_text().splitlines()[1:] if table.exists() else ():
+            fields = line.split()
+            local, _, local_port = fields[1].partition(":")
+            if fields[3] == LISTENING and int(local_port, 16) == port and local in wanted:
+                inodes.add(fields[9])
+    return inodes
+
+
+def _as_in_table(address: str) -> str:
+    """Write an address as the kernel's table does: words of 32 bits in the machine's byte order, in hexadecimal."""
+    packed = ip_address(address).packed
+    return "".join(f"{word:08X}" for word in struct.unpack(f"={len(packed) // 4}I", packed))
+
+
+def processes_of_unit(proc: Path = Path("/proc")) -> Iterator[Path]:
+    """Give the processes in the same control group as this one: those of the unit."""
+    own = _control_group(proc / "self")
+    for process in proc.iterdir():
+        if process.name.isdigit():
+            try:
+                if _control_group(process) == own:
+                    yield process
+            except OSError:
+                continue
+
+
+def _control_group(process: Path) -> str:
+    """Name the control group that systemd has put a process into.
+
+    systemd may put the commands of ``ExecStartPost=`` into a group below the unit's, ``.control``; that still is the unit.
+    """
+    lines = (process / "cgroup").read_text().splitlines()
+    named = [line.split(":", 2)[2] for line in lines if line.split(":", 2)[1] in {"", "name=systemd"}]
+    return max(named, key=len, default="").removesuffix("/.control")
+
+
+def unit_listens(address: str, port: int, proc: Path = Path("/proc")) -> bool:
+    """Tell whether a process of this unit listens there."""
+    sockets = {f"socket:[{inode}]" for inode in listening_inodes(address, port)}
+    for process in processes_of_unit(proc) if sockets else ():
+        try:
+            if any(str(link.readlink()) in sockets for link in (process / "fd").iterdir()):
+                return True
+        except OSError:
+            continue
+    return False
+
+
+def check(server: Server, model: str, warm_up_s: float) -> str:
+    """Ask once for everything that makes an instance ready.
+
+    Returns:
+        What was seen, for the journal.
+
+    Raises:
+        StartingError: If it does not accept requests yet.
+        CanaryError: If a request failed.
+        HopelessError: If it serves something else, or knows none of our questions.
+    """
+    try:
+        status, body = server.ask("GET", "/v1/models", None, timeout=10)
+    except OSError as error:
+        raise StartingError(str(error)) from error
+    if status != http.client.OK:
+        raise CanaryError(f"/v1/models answers {status}")
+    served = [entry["id"] for entry in body["data"]]
+    if served != [model]:
+        raise HopelessError(f"it serves {served} instead of {[model]}")
+    for path, question in QUESTIONS:
+        started = time.monotonic()
+        try:
+            status, body = server.ask("POST", path, {"model": model, **question}, timeout=warm_up_s)
+        except OSError as error:
+            raise CanaryError(f"{path} gives no answer: {error}") from error
+        if status == http.client.OK:
+            if body.get("model") != model:
+                raise HopelessError(f"{path} is answered by {body.get('model')!r}")
+            return f"{path} answered in {time.monotonic() - started:.2f} s"
+        if status != http.client.NOT_FOUND and "does not support" not in str(body):
+            raise CanaryError(f"{path} answers {status}: {body}")
+    raise HopelessError("it answers neither completions nor embeddings nor pooling")
+
+
+def wait(server: Server, model: str, warm_up_s: float, canaries: int) -> str:
+    """Wait until the instance is ready. How long it may take to start is systemd's affair (``TimeoutStartSec=``).
+
+    Args:
+        server: The instance.
+        model: Name that it must serve.
+        warm_up_s: Longest wait for the canary, in seconds.
+        canaries: How many may fail before it is given up.
+
+    Returns:
+        What was seen, for the journal.
+
+    Raises:
+        HopelessError: If it is given up.
+    """
+    started = time.monotonic()
+    while not unit_listens(server.address, server.port):
+        time.sleep(POLL_S)
+    failed = 0
+    while True:
+        try:
+            return f"{model} is ready after {time.monotonic() - started:.0f} s: {check(server, model, warm_up_s)}"
+        except StartingError:
+            pass
+        except CanaryError as error:
+            failed += 1
+            print(f"{model} is not ready ({failed} of {canaries}): {error}", flush=True)
+            if failed >= canaries:
+                raise HopelessError(f"{canaries} canaries failed, the last one so: {error}") from error
+        time.sleep(POLL_S)
+
+
+def main(arguments: list[str]) -> int:
+    """Read the arguments, wait.
+
+    Returns:
+        Exit status.
+    """
+    parser = argparse.ArgumentParser(description="Wait until a vLLM instance really answers.")
+    parser.add_argument("--address", required=True)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--name", required=True, help="name that the certificate is verified against")
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--tls", type=Path, help="directory with ca.crt, host.crt and host.key; plain HTTP without it")
+    parser.add_argument("--warm-up", type=float, default=120.0, help="longest wait for the canary, in seconds")
+    parser.add_argument("--canaries", type=int, default=3, help="canaries that may fail")
+    options = parser.parse_args(arguments)
+    context = None
+    if options.tls:
+        context = ssl.create_default_context(cafile=options.tls / "ca.crt")
+        context.load_cert_chain(options.tls / "host.crt", options.tls / "host.key")
+    try:
+        print(wait(Server(options.address, options.port, options.name, context), options.model, options.warm_up, options.canaries), flush=True)
+    except HopelessError as error:
+        print(f"{options.model} does not become ready: {error}", file=sys.stderr, flush=True)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,176 @@
+"""Instances of a template unit, against a systemd that is made of a dictionary."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from ansible_collections.sovereign.dify.plugins.module_utils.unit_instances import InstanceError, Plan, Template
+
+UNIT = re.compile(r"vllm@(.+)\.service")
+
+
+class Systemd:
+    """Remembers what it was told; ``after`` is what each started unit becomes when time passes."""
+
+    def __init__(self) -> None:
+        """Start with no unit at all."""
+        self.units: dict[str, dict[str, str]] = {}
+        self.said: list[str] = []
+        self.after: dict[str, dict[str, str]] = {}
+        self.on_start: Callable[[str], None] = lambda _: None
+
+    def set(self, name: str, active: str, sub: str = "running", enabled: bool = True, **more: str) -> None:
+        """Put a unit into a state."""
+        base = {"ActiveState": active, "SubState": sub, "Result": "success", "NRestarts": "0", "NeedDaemonReload": "no"}
+        self.units[name] = {**base, "UnitFileState": "enabled" if enabled else "disabled", **more}
+
+    def run(self, command: list[str]) -> str:
+        """Answer what systemctl and journalctl would."""
+        names = [match[1] for word in command if (match := UNIT.fullmatch(word)) and match[1] != "*"]
+        verb = command[1]
+        if command[0] == "journalctl":
+            return "ValueError: no such model\n"
+        if verb == "show":
+            for name in names:
+                if name not in self.units:
+                    self.set(name, "inactive", "dead", enabled=False)
+            return "\n\n".join("\n".join([f"Id=vllm@{name}.service", *(f"{k}={v}" for k, v in self.units[name].items())]) for name in names) + "\n"
+        if verb == "list-units":
+            return "".join(
+                f"vllm@{name}.service loaded active running A model\n" for name, unit in self.units.items() if unit["ActiveState"] != "inactive"
+            )
+        self.said.append(" ".join(word for word in command[1:] if word not in {"--", "--quiet"}).replace(".service", ""))
+        if verb in {"start", "restart"}:
+            for name in names:
+                self.units[name]["ActiveState"] = "activating"
+                self.units[name]["SubState"] = "start-post"
+                self.on_start(name)
+        return ""
+
+    def sleep(self, _: float) -> None:
+        """Let time pass."""
+        for name, unit in self.units.items():
+            if unit["ActiveState"] == "activating":
+                unit.update(self.after.get(name, {"ActiveState": "active", "SubState": "running"}))
+
+
+@pytest.fixture
+def systemd() -> Systemd:
+    return Systemd()
+
+
+@pytest.fixture
+def template(tmp_path: Path, systemd: Systemd) -> Template:
+    for folder in ("etc", "run", "links/multi-user.target.wants"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "etc/vllm@.service").write_text("unit")
+    files = (str(tmp_path / "etc/vllm@.service"), str(tmp_path / "etc/%i.yaml"))
+    return Template("vllm", files, str(tmp_path / "run/%i"), systemd.run, systemd.sleep, tmp_path / "links")
+
+
+def configure(template: Template, name: str, text: str = "present", started_with: str | None = None) -> None:
+    Path(template.files[1].replace("%i", name)).write_text(text)
+    if started_with is not None:
+        kept = Path(template.started_with.replace("%i", name))
+        kept.mkdir(exist_ok=True)
+        (kept / "vllm@.service").write_text("unit")
+        (kept / f"{name}.yaml").write_text(started_with)
+
+
+def test_what_runs_as_declared_is_left_alone(template: Template, systemd: Systemd) -> None:
+    systemd.set("a", "active")
+    configure(template, "a", started_with="present")
+    plan = template.plan(["a"])
+    template.apply(plan, ["a"], timeout=5, restart=True)
+    assert plan == Plan()
+    assert systemd.said == []
+
+
+def test_all_that_do_not_run_are_started_at_once(template: Template, systemd: Systemd) -> None:
+    systemd.set("b", "failed", enabled=True)
+    configure(template, "a")
+    configure(template, "b")
+    template.apply(template.plan(["a", "b"]), ["a", "b"], timeout=5, restart=False)
+    assert systemd.said == ["daemon-reload", "enable vllm@a", "reset-failed vllm@*", "start --no-block vllm@a vllm@b"]
+
+
+def test_stale_instances_are_reported_and_restarted_one_after_another_only_if_wanted(template: Template, systemd: Systemd) -> None:
+    for name in ("a", "b"):
+        systemd.set(name, "active")
+        configure(template, name, started_with="older")
+    plan = template.plan(["a", "b"])
+    assert plan.stale == ("a", "b")
+    template.apply(plan, ["a", "b"], timeout=5, restart=False)
+    assert systemd.said == []
+
+    def others_serve(started: str) -> None:
+        assert all(unit["ActiveState"] == "active" for name, unit in systemd.units.items() if name != started)
+
+    systemd.on_start = others_serve
+    template.apply(plan, ["a", "b"], timeout=5, restart=True)
+    assert systemd.said == ["restart --no-block vllm@a", "restart --no-block vllm@b"]
+
+
+def test_an_instance_that_keeps_no_copy_is_stale(template: Template, systemd: Systemd) -> None:
+    systemd.set("a", "active")
+    configure(template, "a")
+    assert template.plan(["a"]).stale == ("a",)
+
+
+def test_one_that_comes_up_with_older_files_begins_again_and_another_is_waited_for(template: Template, systemd: Systemd) -> None:
+    for name, files in (("a", "older"), ("b", "present")):
+        systemd.set(name, "activating", "start-post")
+        configure(template, name, started_with=files)
+    template.apply(template.plan(["a", "b"]), ["a", "b"], timeout=5, restart=False)
+    assert systemd.said == ["daemon-reload", "restart --no-block vllm@a"]
+
+
+def test_what_is_not_declared_is_stopped_and_its_files_are_removed(template: Template, systemd: Systemd, tmp_path: Path) -> None:
+    systemd.set("running", "active")
+    configure(template, "configured")
+    (tmp_path / "links/multi-user.target.wants/vllm@linked.service").touch()
+    plan = template.plan([])
+    assert plan.remove == ("configured", "linked", "running")
+    template.apply(plan, [], timeout=5, restart=False)
+    assert [said for said in systemd.said if said.startswith("disable")] == [f"disable --now vllm@{name}" for name in plan.remove]
+    assert not (tmp_path / "etc/configured.yaml").exists()
+    assert (tmp_path / "etc/vllm@.service").exists()
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        {"ActiveState": "failed", "SubState": "failed", "Result": "exit-code"},
+        {"ActiveState": "activating", "SubState": "auto-restart", "Result": "exit-code"},
+        {"ActiveState": "activating", "SubState": "auto-restart-queued", "Result": "exit-code"},
+        {"ActiveState": "activating", "SubState": "start-post", "Result": "exit-code", "NRestarts": "1"},
+    ],
+)
+def test_a_crash_ends_the_wait_with_the_end_of_the_journal(template: Template, systemd: Systemd, end: dict[str, str]) -> None:
+    configure(template, "a")
+    systemd.after["a"] = end
+    with pytest.raises(InstanceError, match=r"vllm@a\.service did not come up \(exit-code\)[^$]*no such model"):
+        template.apply(template.plan(["a"]), ["a"], timeout=5, restart=False)
+
+
+def test_one_that_waits_for_its_next_attempt_is_started_now(template: Template, systemd: Systemd) -> None:
+    systemd.set("a", "activating", "auto-restart", Result="exit-code", NRestarts="7")
+    configure(template, "a", started_with="present")
+    assert template.plan(["a"]).start == ("a",)
+
+
+def test_the_wait_ends_with_its_time(template: Template, systemd: Systemd) -> None:
+    configure(template, "a")
+    systemd.after["a"] = {}
+    with pytest.raises(InstanceError, match="did not come up in 0 s"):
+        template.apply(template.plan(["a"]), ["a"], timeout=0, restart=False)
+
+
+def test_a_changed_unit_file_is_read_again(template: Template, systemd: Systemd) -> None:
+    systemd.set("a", "active", NeedDaemonReload="yes")
+    configure(template, "a", started_with="present")
+    template.apply(template.plan(["a"]), ["a"], timeout=5, restart=False)
+    assert systemd.said == ["daemon-reload"]
