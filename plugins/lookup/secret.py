@@ -84,7 +84,7 @@ def generate(length: int, encoding: str, prefix: str) -> str:
     """
     if encoding == "base64":
         return prefix + base64.b64encode(secrets.token_bytes(length)).decode()
-    return prefix + "".join(secrets.choice(ALPHABET) for _ in range(length))
+    return prefix + "".join(secrets.choice(ALPHABET) for dummy in range(length))
 
 
 def keep(path: Path, secret: str) -> None:
@@ -124,16 +124,19 @@ class LookupModule(LookupBase):
             AnsibleLookupError: a name leaves the directory, or the directory is not known.
         """
         variables = variables or {}
-        self.set_options(var_options=variables, direct=kwargs)
+        self.set_options(var_options=variables, direct=kwargs)  # type: ignore[no-untyped-call]
         root = self._root(variables)
         check_mode = bool(variables.get("ansible_check_mode", False))
         return [self._secret(root, term, check_mode) for term in terms]
 
+    def _option(self, name: str) -> Any:  # noqa: ANN401 - as typed as the option
+        return self.get_option(name)  # type: ignore[no-untyped-call]
+
     def _root(self, variables: dict[str, Any]) -> Path:
-        state_dir = self.get_option("state_dir")
+        state_dir = self._option("state_dir")
         if not state_dir:
             try:
-                state_dir = self._templar.template(variables["cluster"])["state_dir"]
+                state_dir = self._templar.template(variables["cluster"])["state_dir"]  # type: ignore[union-attr]
             except (KeyError, TypeError) as error:
                 msg = "sovereign.dify.secret: where are secrets kept? Give state_dir=..., or an inventory that sets cluster.state_dir."
                 raise AnsibleLookupError(msg) from error
@@ -146,7 +149,7 @@ class LookupModule(LookupBase):
             raise AnsibleLookupError(msg)
         path = root / name
         if not path.exists():
-            secret = generate(self.get_option("length"), self.get_option("encoding"), self.get_option("prefix"))
+            secret = generate(self._option("length"), self._option("encoding"), self._option("prefix"))
             if check_mode:
                 return secret
             keep(path, secret)
@@ -154,7 +157,7 @@ class LookupModule(LookupBase):
             msg = f"sovereign.dify.secret: {term!r} leads out of {root} by a symbolic link."
             raise AnsibleLookupError(msg)
         # Through the loader, which decrypts vaulted files in memory. Read back even what was just made: another process may have been first.
-        secret = str(self._loader.get_text_file_contents(str(path))).strip()
+        secret = str(self._loader.get_text_file_contents(str(path))).strip()  # type: ignore[union-attr]
         if not secret:
             msg = f"sovereign.dify.secret: {path} is empty; put the secret into it, or remove it to have one generated."
             raise AnsibleLookupError(msg)

@@ -76,6 +76,7 @@ def main() -> None:
             ("ansible-inventory --host (one host)", best(lambda: run("--host", "s0-gw0"))),
             ("ansible-inventory --graph", best(lambda: run("--graph"))),
             ("ansible-inventory --list --export (shared variables once)", best(lambda: run("--list", "--export"))),
+            ("ansible-inventory --list --yaml (shared variables by reference)", best(lambda: run("--list", "--yaml"))),
             ("ansible-inventory --list (shared variables again for each host)", best(lambda: run("--list"))),
         ]
     print(f"{len(json.loads(listed)['_meta']['hostvars'])} hosts, {wanted.sites} sites, {text.count('tensor_parallel')} models; ", end="")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import csv
 import json
 import os
 import subprocess
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,23 +19,39 @@ SCENARIO = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
 PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
 CLUSTER = "mol-model-gateway"
 VPN_PORT = 8444
+# Pools and servers that each gateway must find.
+SERVERS = {
+    "hq-gw1": [("model_assistant", "hq-gw1"), ("model_assistant", "hq-gw2"), ("model_risk-scoring", "hq-gw1"), ("model_ledger", "hq-gw1")],
+    "hq-gw2": [("model_assistant", "hq-gw1"), ("model_assistant", "hq-gw2"), ("model_risk-scoring", "hq-gw1"), ("model_ledger", "hq-gw1")],
+    "edge-gw1": [("remote_assistant", "hq-gw1"), ("remote_assistant", "hq-gw2"), ("model_faq", "edge-gw1")],
+}
 
-# Runs inside a host: opens a TLS connection, sends what it is told piece by piece, and notes when each part of the answer came.
+# Runs inside a host: opens a TLS connection, sends what it is told piece by piece, and notes meanwhile when each part of the answer comes.
 CLIENT = """
-import base64, json, socket, ssl, sys, time
+import base64, json, socket, ssl, sys, threading, time
 job = json.load(sys.stdin)
 context = ssl.create_default_context(cafile="/etc/sovereign/pki/ca.crt")
 if job["certificate"]:
     context.load_cert_chain("/etc/sovereign/pki/host.crt", "/etc/sovereign/pki/host.key")
+
+def send():
+    try:
+        for pause, piece in job["pieces"]:
+            time.sleep(pause)
+            connection.sendall(base64.b64decode(piece))
+        if job["leave"]:
+            time.sleep(job["leave"])
+            connection.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass  # the other end has had enough; what it said is read below
+
 begun = time.monotonic()
 parts, failure = [], ""
 try:
     connection = context.wrap_socket(
         socket.create_connection((job["address"], job["port"]), job["timeout"], (job["source"], 0) if job["source"] else None),
         server_hostname=job["name"])
-    for pause, piece in job["pieces"]:
-        time.sleep(pause)
-        connection.sendall(base64.b64decode(piece))
+    threading.Thread(target=send, daemon=True).start()
     while part := connection.recv(65536):
         parts.append((time.monotonic() - begun, base64.b64encode(part).decode()))
 except OSError as error:
@@ -113,6 +132,7 @@ def exchange(
     certificate: bool = False,
     from_address: str = "",
     port: int = 0,
+    leave: float = 0,
     timeout: float = 30,
 ) -> Answer:
     """Send bytes from a host to a gateway.
@@ -125,6 +145,7 @@ def exchange(
         certificate: Whether to show the host's certificate all the same.
         from_address: Address to speak from, instead of the one that `vpn` implies.
         port: Port to speak to, instead of the one that `vpn` implies.
+        leave: Seconds after which to close the connection, answered or not; 0 to wait for the other end.
         timeout: Seconds to wait for an answer.
     """
     node = {name: variables["node"] for name, variables in host_variables().items()}
@@ -135,6 +156,7 @@ def exchange(
         "source": from_address or (node[source]["vpn_address"] if vpn else ""),
         "certificate": vpn or certificate,
         "timeout": timeout,
+        "leave": leave,
         "pieces": [(pause, base64.b64encode(piece).decode()) for pause, piece in ((0, p) if isinstance(p, bytes) else p for p in pieces)],
     }
     program = ["docker", "exec", "--interactive", f"{CLUSTER}-{source}", "python3", "-c", CLIENT]
@@ -144,12 +166,36 @@ def exchange(
     return Answer(b"".join(part for _, part in parts), [moment for moment, _ in parts], result["failure"], result["seconds"])
 
 
+def inside(host: str, *command: str, timeout: float = 60) -> str:
+    """Run a command inside a host and return what it prints."""
+    run = subprocess.run(["docker", "exec", f"{CLUSTER}-{host}", *command], capture_output=True, text=True, timeout=timeout, check=False)
+    assert run.returncode == 0, (host, command, run.stdout, run.stderr)
+    return run.stdout
+
+
 def counters(host: str, model: str) -> dict[str, int]:
     """What the stand-in of a model on a host has counted."""
     node: Contract = host_variables()[host]["node"]
     port = next(instance["port"] for instance in node["models"] if instance["name"] == model)
     pki = "/etc/sovereign/pki"
-    program = ["docker", "exec", f"{CLUSTER}-{host}", "curl", "-sS", "--cacert", f"{pki}/ca.crt", "--cert", f"{pki}/host.crt", "--key", f"{pki}/host.key"]
-    run = subprocess.run([*program, f"https://{node['fqdn']}:{port}/metrics", "--resolve", f"{node['fqdn']}:{port}:{node['address']}"],
-                         capture_output=True, text=True, timeout=30, check=True)
-    return {line.split("{")[0].split(" ")[0].removesuffix("_total").split("_", 1)[1]: int(line.rsplit(" ", 1)[1]) for line in run.stdout.splitlines()}
+    metrics = inside(
+        host,
+        *("curl", "--silent", "--show-error", "--cacert", f"{pki}/ca.crt", "--cert", f"{pki}/host.crt", "--key", f"{pki}/host.key"),
+        *("--resolve", f"{node['fqdn']}:{port}:{node['address']}", f"https://{node['fqdn']}:{port}/metrics"),
+    )
+    return {line.split(" ")[0].removeprefix("stub_").removesuffix("_total"): int(line.split(" ")[1]) for line in metrics.splitlines() if line.startswith("stub_")}
+
+
+def statuses(gateway: str) -> dict[tuple[str, str], str]:
+    """Status of each server in a gateway's eyes, by pool and server."""
+    rows = csv.DictReader(inside(gateway, "curl", "--silent", "--fail", "http://127.0.0.1:8405/;csv").removeprefix("# ").splitlines())
+    return {(row["pxname"], row["svname"]): row["status"] for row in rows}
+
+
+def wait_until(condition: Callable[[], bool], what: str, limit: float) -> float:
+    """Wait for a condition and return the seconds it took; fail with its name when it does not come."""
+    begun = time.monotonic()
+    while not condition():
+        assert time.monotonic() - begun < limit, f"not within {limit} s: {what}"
+        time.sleep(0.1)
+    return time.monotonic() - begun

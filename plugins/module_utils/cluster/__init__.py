@@ -4,7 +4,7 @@
 The way through, in the order in which it is walked:
 
 * ``document`` turns text into YAML nodes that remember their lines,
-* ``kinds`` and ``spec`` say which keys exist and read the nodes into frozen dataclasses,
+* ``kinds``, ``sections`` and ``spec`` say which keys exist and read the nodes into frozen dataclasses,
 * ``hosts`` gathers the hosts of all sites, ``plan`` derives routes, ports and GPUs,
 * ``rules_*`` compare the parts with each other,
 * ``contract`` writes down the variables that roles read.

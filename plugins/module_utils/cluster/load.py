@@ -16,14 +16,14 @@ from ansible_collections.sovereign.dify.plugins.module_utils.cluster.report impo
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.spec import CLUSTER, ClusterSpec
 
 
-def load(text: str, filename: str, earlier: Earlier | None = None, groups: Groups = GROUPS) -> Contract:
+def load(text: str, filename: str, earlier: Earlier | None = None, groups: Groups | None = None) -> Contract:
     """Read a cluster file.
 
     Args:
         text: content of the file.
         filename: its path; relative paths in it start from its directory.
         earlier: what inventory sources loaded earlier have declared.
-        groups: the groups that exist.
+        groups: the groups that exist, unless those of ``GROUPS``.
 
     Returns:
         The contract.
@@ -36,11 +36,12 @@ def load(text: str, filename: str, earlier: Earlier | None = None, groups: Group
     if node is None:
         raise RefusedError(report)
     spec = cast(ClusterSpec, CLUSTER.read(node, (), report))
+    known = GROUPS if groups is None else groups
     plan = Plan(spec, hosts.gather(spec, earlier or Earlier(), report))
     rules_addresses.check(plan, report)
-    rules_hosts.check(plan, groups, report)
+    rules_hosts.check(plan, known, report)
     rules_models.check(plan, report)
     if report.mistakes:
         raise RefusedError(report)
     base = Path(os.path.abspath(filename)).parent  # noqa: PTH100 (resolve() would follow a linked inventory away from its neighbours)
-    return contract.build(plan, groups, os.path.normpath(base / spec.state_dir))
+    return contract.build(plan, known, os.path.normpath(base / spec.state_dir))

@@ -14,9 +14,10 @@ except ImportError:  # comes with ansible-core; only a bare Python that merely i
     yaml = None  # type: ignore[assignment]
 
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.groups import GROUPS
-from ansible_collections.sovereign.dify.plugins.module_utils.cluster.kinds import Free, Key, Kind, ListOf, MapOf, Section, keys
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.kinds import Free, Kind, ListOf, MapOf
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.load import load
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.report import RefusedError, listing
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.sections import Key, Section, keys
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.spec import CLUSTER
 
 _INTRO = """\
@@ -146,7 +147,7 @@ def page() -> str:
         title = f"`{path}`" if path else "The top"
         parts.append(f"### {title}\n\n{(section.cls.__doc__ or '').strip()}\n\n| key | value | default | meaning |\n| --- | --- | --- | --- |\n")
         for name, declared in keys(section.cls).items():
-            inner = next((inner for inner, _ in _nested(declared.kind, f"{path}.{name}".lstrip("."))), None)
+            inner = next((inner for inner, dummy in _nested(declared.kind, f"{path}.{name}".lstrip("."))), None)
             value = declared.kind.describe() + (f" ([keys]({_anchor(inner)}))" if inner else "")
             parts.append(f"| `{name}` | {value} | {_default(declared)} | {declared.meaning} |\n")
         for where, removed in _removed(section):
@@ -198,7 +199,7 @@ def _option(declared: Key) -> dict[str, Any]:
         option["description"].append(_markup(f"Default: {declared.shown}."))
     elif declared.initial not in (None, ""):
         option["default"] = list(declared.initial) if isinstance(declared.initial, tuple) else declared.initial
-    inner = next((section for _, section in _nested(declared.kind, "")), None)
+    inner = next((section for dummy, section in _nested(declared.kind, "")), None)
     if inner:
         if isinstance(declared.kind, MapOf):
             option["description"].append(f"A mapping from {declared.kind.name.what}s to these keys.")

@@ -7,8 +7,9 @@ import difflib
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import TypeAlias
 
-Path = tuple[str | int, ...]
+Path: TypeAlias = "tuple[str | int, ...]"
 """Where something stands in the file: keys and list positions from the top."""
 
 _PLAIN_KEY = re.compile(r"^[A-Za-z0-9_/-]+$")

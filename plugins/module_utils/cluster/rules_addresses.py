@@ -3,13 +3,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.addresses import Address, Network
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.hosts import Host
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.kinds import numbered
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.plan import Plan
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.report import Path, Report, listing, show
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A network, where it is declared, and its site (none: the VPN)."""
+
+    path: Path
+    site: str | None
+    network: Network
 
 
 def check(plan: Plan, report: Report) -> None:
@@ -22,21 +32,22 @@ def check(plan: Plan, report: Report) -> None:
         _in_vpn(host, plan, report)
 
 
-def _networks(plan: Plan) -> Iterator[tuple[Path, str | None, Network]]:
-    """List every network that the file declares, with its path and its site (none: the VPN)."""
+def _networks(plan: Plan) -> Iterator[Declared]:
+    """List every network that the file declares."""
     if plan.spec.vpn and plan.spec.vpn.cidr:
-        yield ("vpn", "cidr"), None, plan.spec.vpn.cidr
+        yield Declared(("vpn", "cidr"), None, plan.spec.vpn.cidr)
     for name, site in plan.spec.sites.items():
         for position, network in numbered(site.networks):
-            yield ("sites", name, "networks", position), name, network
+            yield Declared(("sites", name, "networks", position), name, network)
 
 
-def _overlaps(networks: list[tuple[Path, str | None, Network]], report: Report) -> None:
+def _overlaps(networks: Sequence[Declared], report: Report) -> None:
     """Routes between sites, and the firewalls' idea of who is who, need networks apart."""
-    for number, (path, _, network) in enumerate(networks):
-        for other_path, _, other in networks[:number]:
-            if network.overlaps(other):
-                report.add(path, f"{network} overlaps {other} ({show(other_path)}, line {report.line(other_path)})", "give each its own range")
+    for number, later in enumerate(networks):
+        for earlier in networks[:number]:
+            if later.network.overlaps(earlier.network):
+                where = f"{show(earlier.path)}, line {report.line(earlier.path)}"
+                report.add(later.path, f"{later.network} overlaps {earlier.network} ({where})", "give each its own range")
                 break
 
 
@@ -57,7 +68,7 @@ def _shared(plan: Plan, report: Report) -> None:
                 report.add(host.at(key), f"{address} is already the {used} of '{owner.name}' (line {line})", "give every host its own address")
 
 
-def _in_site(host: Host, plan: Plan, networks: list[tuple[Path, str | None, Network]], report: Report) -> None:
+def _in_site(host: Host, plan: Plan, networks: Sequence[Declared], report: Report) -> None:
     """Check that a host's address lies in its site's networks and in nobody else's."""
     address = host.address
     vpn = plan.spec.vpn.cidr if plan.spec.vpn else None
@@ -75,7 +86,7 @@ def _in_site(host: Host, plan: Plan, networks: list[tuple[Path, str | None, Netw
         if kind:
             report.add(host.at("address"), f"{address} is the {kind} of {around[0]}", "give an address in between")
         return
-    stranger = next((site for _, site, network in networks if site and site != host.site and address in network), None)
+    stranger = next((other.site for other in networks if other.site and other.site != host.site and address in other.network), None)
     place = f"; it lies in site '{stranger}'" if stranger else ""
     if own and not any(network.version == address.version for network in own):
         report.add(host.at("address"), f"{address} is IPv{address.version}, but the site's networks are not", "give the address of the other family")

@@ -19,14 +19,13 @@ from ansible_collections.sovereign.dify.plugins.module_utils.cluster.kinds impor
     ListOf,
     MapOf,
     Scale,
-    Section,
     Text,
     Whole,
     ip_address,
     ip_network,
-    key,
 )
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.levels import Level
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.sections import Section, key
 
 PLUGIN = "sovereign.dify.cluster"
 MODEL_PORTS = range(8100, 8900)

@@ -222,16 +222,19 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--model", required=True)
     parser.add_argument("--tls", type=Path, help="directory with ca.crt, host.crt and host.key; plain HTTP without it")
     parser.add_argument("--warm-up", type=float, default=120.0, help="longest wait for the canary, in seconds")
+    parser.add_argument("--once", action="store_true", help="ask once, from anywhere on this host, instead of waiting")
     parser.add_argument("--canaries", type=int, default=3, help="canaries that may fail")
     options = parser.parse_args(arguments)
     context = None
     if options.tls:
         context = ssl.create_default_context(cafile=options.tls / "ca.crt")
         context.load_cert_chain(options.tls / "host.crt", options.tls / "host.key")
+    server = Server(options.address, options.port, options.name, context)
     try:
-        print(wait(Server(options.address, options.port, options.name, context), options.model, options.warm_up, options.canaries), flush=True)
-    except HopelessError as error:
-        print(f"{options.model} does not become ready: {error}", file=sys.stderr, flush=True)
+        seen = check(server, options.model, options.warm_up) if options.once else wait(server, options.model, options.warm_up, options.canaries)
+        print(seen, flush=True)
+    except (StartingError, CanaryError, HopelessError) as error:
+        print(f"{options.model} is not ready: {error}", file=sys.stderr, flush=True)
         return 1
     return 0
 

@@ -1,0 +1,94 @@
+"""Runs of Ansible and a busy connection through the tunnel, for the tests of this scenario."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCENARIO = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
+PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
+
+Play = Callable[..., "subprocess.CompletedProcess[str]"]
+
+ECHO = """
+import socketserver
+class Echo(socketserver.StreamRequestHandler):
+    def handle(self):
+        for line in self.rfile: self.wfile.write(line)
+socketserver.ThreadingTCPServer.allow_reuse_address = True
+socketserver.ThreadingTCPServer(("", {port}), Echo).serve_forever()
+"""
+
+BEAT = """
+import socket, time
+lines = socket.create_connection(("198.19.22.11", 5001)).makefile("rw")
+while True:
+    print("x", file=lines, flush=True)
+    lines.readline()
+    open("/tmp/beats", "a").write("x")
+    time.sleep(0.1)
+"""
+
+
+@pytest.fixture(scope="session")
+def play() -> Play:
+    """Run the scenario's playbook again, over some hosts, with tags and variables."""
+
+    def run(limit: str, tags: str, *options: str, **variables: Any) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [
+                "ansible-playbook",
+                f"--limit={limit}",
+                f"--tags={tags}",
+                f"--extra-vars={json.dumps(variables)}",
+                f"--inventory={SCENARIO / 'inventory'}",
+                f"--inventory={PROJECT / 'molecule/shared/substrate.yml'}",
+                *options,
+                str(SCENARIO / "converge.yml"),
+            ],
+            cwd=PROJECT,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session", autouse=True)
+def listeners(on: Any) -> Iterator[None]:
+    """On every host, echoes on port 5001, which is declared, and 5002, which is not."""
+    names = ("hub1", "hub2", "spoke")
+    for name in names:
+        for port in (5001, 5002):
+            on(name).check_output(f"systemd-run --unit=echo-{port} --collect python3 -c %s", ECHO.format(port=port))
+    for name in names:
+        for port in (5001, 5002):
+            listening = f"ss --listening --tcp --numeric --no-header sport = :{port} | grep -q LISTEN"
+            on(name).check_output(f"timeout 10 sh -c 'until {listening}; do sleep 0.1; done'")
+    yield
+    for name in names:
+        on(name).run("systemctl stop echo-5001 echo-5002")
+
+
+@pytest.fixture(scope="module")
+def stream(on: Any) -> Iterator[Callable[[], bool]]:
+    """Keep one connection from the spoke to hub1 busy; tells whether that same connection still moves data."""
+    # Not restarted by systemd: a cut connection ends it for good.
+    on("spoke").check_output("rm -f /tmp/beats; systemd-run --unit=beat --collect python3 -c %s", BEAT)
+
+    def alive() -> bool:
+        beats = "stat --format=%s /tmp/beats"
+        return bool(on("spoke").run(f"before=$({beats}); sleep 1; test $({beats}) -gt $before && systemctl is-active beat").rc == 0)
+
+    on("spoke").check_output("timeout 10 sh -c 'until test -s /tmp/beats; do sleep 0.1; done'")
+    assert alive()
+    yield alive
+    on("spoke").run("systemctl stop beat")
