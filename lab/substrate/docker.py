@@ -93,9 +93,7 @@ def _start() -> None:
         # A daemon that was killed leaves its pid file, and refuses to start if that number is in use again.
         PID_FILE.unlink(missing_ok=True)
         with log.open("ab") as out:
-            process = subprocess.Popen(
-                [dockerd], stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
-            )
+            process = subprocess.Popen([dockerd], stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
     deadline = time.monotonic() + START_SECONDS
     while not answers():
         if process is not None and process.poll() is not None:

@@ -4,16 +4,15 @@ Four tags: `sovereign-dify-lab:trixie` and `:bookworm` are bare hosts; with `-pa
 packages, installed but with every service disabled, so that a converge spends no time on unpacking.
 """
 
-import base64
 import contextlib
+import json
 import os
 import re
-import shlex
 import shutil
 import ssl
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from .steps import CACHE, LAB, StepError, digest, run, say
 
 REPOSITORY = "sovereign-dify-lab"
 RECIPE_LABEL = "sovereign.dify.recipe"
+PROGRAM = LAB / "image" / "recipe.py"
 SUITES = ("trixie", "bookworm")
 MIRROR = os.environ.get("LAB_DEBIAN_MIRROR") or "http://deb.debian.org/debian"
 SECURITY_MIRROR = os.environ.get("LAB_DEBIAN_SECURITY_MIRROR") or "http://security.debian.org/debian-security"
@@ -69,21 +69,29 @@ def _prepare_suite(suite: str) -> list[str]:
     surroundings = [source, MIRROR, SECURITY_MIRROR, *certificates, *(f"{k}={v}" for k, v in proxies.items())]
     built = []
 
-    script = (LAB / "image" / "base.sh").read_text()
-    recipe = digest(suite, script, *BASE_PACKAGES, *surroundings)
+    program = PROGRAM.read_text()
+    recipe = digest(suite, program, *BASE_PACKAGES, *surroundings)
     if _recipe_of(suite) != recipe:
         say(f"{suite}: making a bare host from {source or 'packages'}")
-        prelude = _prelude(BASE_PACKAGES, proxies) + _sources(suite) + _install_certificates(certificates)
-        _make(suite, source or _root_from_packages(suite), prelude + script, recipe)
+        settings = {
+            "packages": BASE_PACKAGES,
+            "sources": _source_lines(suite),
+            "certificates": {f"outer-{digest(pem)[:12]}": pem for pem in certificates},
+            "proxies": proxies,
+        }
+        with _container(suite, source or _root_from_packages(suite)) as name:
+            if source:
+                _install_python(name, suite, proxies)
+            _make(name, "bare", settings, suite, recipe)
         built.append(suite)
 
     tag = f"{suite}-packages"
-    script = (LAB / "image" / "packages.sh").read_text()
     packages = sorted({package for packages in ROLE_PACKAGES.values() for package in packages})
-    recipe = digest(recipe, script, *packages)
+    recipe = digest(recipe, *packages)
     if _recipe_of(tag) != recipe:
         say(f"{suite}: adding the roles' packages")
-        _make(tag, f"{REPOSITORY}:{suite}", _prelude(packages, proxies) + script, recipe)
+        with _container(tag, f"{REPOSITORY}:{suite}") as name:
+            _make(name, "packages", {"packages": packages, "proxies": proxies}, tag, recipe)
         built.append(tag)
     return built
 
@@ -114,34 +122,12 @@ def _either_case(name: str) -> str:
     return os.environ.get(name) or os.environ.get(name.upper()) or ""
 
 
-def _prelude(packages: list[str], proxies: dict[str, str]) -> str:
-    """Return the shell lines that hand the script its settings; `docker run -e` would leave them in the image."""
-    lines = [f"export {name}={shlex.quote(value)}" for name, value in proxies.items()]
-    lines.append(f"PACKAGES={shlex.quote(' '.join(packages))}")
-    lines += [f"APT_PROXY={shlex.quote(proxies['http_proxy'])}"] if "http_proxy" in proxies else []
-    return "\n".join(lines) + "\n"
-
-
 def _source_lines(suite: str) -> list[str]:
     return [
         f"deb {MIRROR} {suite} main",
         f"deb {MIRROR} {suite}-updates main",
         f"deb {SECURITY_MIRROR} {suite}-security main",
     ]
-
-
-def _sources(suite: str) -> str:
-    lines = " ".join(shlex.quote(line) for line in _source_lines(suite))
-    return f"rm -f /etc/apt/sources.list.d/*\nprintf '%s\\n' {lines} > /etc/apt/sources.list\n"
-
-
-def _install_certificates(certificates: list[str]) -> str:
-    """Return the shell lines that put each certificate into a file of its own: update-ca-certificates wants that."""
-    lines = ["mkdir -p /usr/local/share/ca-certificates"]
-    for pem in certificates:
-        file = f"/usr/local/share/ca-certificates/outer-{digest(pem)[:12]}.crt"
-        lines.append(f"base64 -d > {file} <<< {base64.b64encode(pem.encode()).decode()}")
-    return "\n".join(lines) + "\n"
 
 
 def _recipe_of(tag: str) -> str:
@@ -171,18 +157,29 @@ def _root_from_packages(suite: str) -> str:
         return run(["docker", "import", tar]).strip()
 
 
-def _make(tag: str, source: str, script: str, recipe: str) -> None:
-    """Run the script in a container of the source image and keep the result under the tag."""
-    with _container(f"{REPOSITORY}-build-{tag}", source) as name:
-        run(["docker", "exec", "--interactive", name, "bash", "-euo", "pipefail", "-s"], stdin=script)
-        changes = ['CMD ["/sbin/init"]', "ENTRYPOINT []", "ENV container=docker", f"LABEL {RECIPE_LABEL}={recipe}"]
-        options = [word for change in changes for word in ("--change", change)]
-        run(["docker", "commit", *options, name, f"{REPOSITORY}:{tag}"])
+def _install_python(container: str, suite: str, proxies: dict[str, str]) -> None:
+    """Install what runs the recipe: a registry's Debian image has no Python."""
+    sources = "rm -f /etc/apt/sources.list.d/* && cat > /etc/apt/sources.list"
+    install = "apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends python3"
+    variables = [word for name in proxies for word in ("--env", name)]
+    command = ["docker", "exec", "--interactive", *variables, container, "sh", "-c", f"{sources} && {install}"]
+    run(command, env=proxies, stdin="".join(f"{line}\n" for line in _source_lines(suite)))
+
+
+def _make(container: str, part: str, settings: Mapping[str, object], tag: str, recipe: str) -> None:
+    """Run a part of the recipe in the container and keep the result under the tag."""
+    program = f"/tmp/{PROGRAM.name}"  # noqa: S108  (in the container, where the recipe empties it)
+    run(["docker", "cp", PROGRAM, f"{container}:{program}"])
+    run(["docker", "exec", "--interactive", container, "python3", program, part], stdin=json.dumps(settings))
+    changes = ['CMD ["/sbin/init"]', "ENTRYPOINT []", "ENV container=docker", f"LABEL {RECIPE_LABEL}={recipe}"]
+    options = [word for change in changes for word in ("--change", change)]
+    run(["docker", "commit", *options, container, f"{REPOSITORY}:{tag}"])
 
 
 @contextlib.contextmanager
-def _container(name: str, image: str) -> Iterator[str]:
-    """Run an idle container while the block lasts, also in place of one that an interrupted run left."""
+def _container(tag: str, image: str) -> Iterator[str]:
+    """Run an idle container for the tag while the block lasts, also in place of one that an interrupted run left."""
+    name = f"{REPOSITORY}-build-{tag}"
     remove = ["docker", "rm", "--force", "--volumes", name]
     subprocess.run(remove, capture_output=True, check=False)
     run(["docker", "run", "--detach", "--name", name, "--entrypoint", "", image, "sleep", "infinity"])

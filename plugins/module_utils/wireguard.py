@@ -86,7 +86,9 @@ def parse_config(text: str) -> Interface:
         addresses=frozenset(addresses),
         mtu=int(interface.get("MTU", 0)),
         peers={
-            peer["PublicKey"]: Peer(peer.get("PresharedKey", ""), frozenset(_list(peer.get("AllowedIPs", ""))), int(peer.get("PersistentKeepalive", 0)))
+            peer["PublicKey"]: Peer(
+                peer.get("PresharedKey", ""), frozenset(_list(peer.get("AllowedIPs", ""))), int(peer.get("PersistentKeepalive", 0))
+            )
             for peer in peers
         },
     )

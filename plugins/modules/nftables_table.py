@@ -98,8 +98,8 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.sovereign.dify.plugins.module_utils.nftables.kernel import NftError
-from ansible_collections.sovereign.dify.plugins.module_utils.private_file import write_private
 from ansible_collections.sovereign.dify.plugins.module_utils.nftables.table import Outcome, RefusedError, RolledBackError, Table
+from ansible_collections.sovereign.dify.plugins.module_utils.private_file import write_private
 
 PENDING = Path("/run/nftables-pending")
 

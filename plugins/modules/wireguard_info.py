@@ -13,8 +13,10 @@ author: The sovereign.dify maintainers (@sovereign-dify)
 description:
   - Tells when each peer was heard last, and what drives WireGuard on this host. Works where neither is there yet.
   - Warns of peers that are silent after O(wait) seconds; a silent peer is no failure.
-extends_documentation_fragment: [ansible.builtin.action_common_attributes, ansible.builtin.action_common_attributes.info_module]
+extends_documentation_fragment: [ansible.builtin.action_common_attributes]
 attributes:
+  check_mode: {support: full, description: Looks in check mode as well.}
+  diff_mode: {support: none}
   platform: {platforms: posix}
 options:
   interface:

@@ -42,19 +42,25 @@ def play() -> Play:
     return run
 
 
-def listening(host: Any, port: int) -> None:
-    """Wait until something listens."""
-    host.check_output(f"timeout 10 sh -c 'until ss --listening --tcp --numeric --no-header sport = :{port} | grep -q LISTEN; do sleep 0.1; done'")
+@pytest.fixture(scope="session")
+def wait_for_listener() -> Callable[[Any, int], None]:
+    """Wait until something listens on a port of a host."""
+
+    def wait(host: Any, port: int) -> None:
+        listening = f"ss --listening --tcp --numeric --no-header sport = :{port} | grep -q LISTEN"
+        host.check_output(f"timeout 10 sh -c 'until {listening}; do sleep 0.1; done'")
+
+    return wait
 
 
 @pytest.fixture(scope="session", autouse=True)
-def listeners(on: Any) -> Iterator[None]:
+def listeners(on: Any, wait_for_listener: Callable[[Any, int], None]) -> Iterator[None]:
     """On debian12, programs that listen on every address of either family; what may reach them is the firewall's business."""
     ports = (8080, 8081, 8082, 8083, 8090)
     for port in ports:
         on("debian12").check_output(f"systemd-run --unit=listen-{port} --collect python3 -m http.server --bind :: {port}")
     for port in ports:
-        listening(on("debian12"), port)
+        wait_for_listener(on("debian12"), port)
     yield
     for port in ports:
         on("debian12").run(f"systemctl stop listen-{port}")

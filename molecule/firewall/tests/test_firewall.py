@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from conftest import listening
 
 Probe = Callable[[str, str, int], str]
 
@@ -25,7 +24,7 @@ def counted(host: Any, counter: str) -> int:
 
 
 @pytest.fixture(scope="module")
-def stream(on: Any) -> Iterator[Callable[[], bool]]:
+def stream(on: Any, wait_for_listener: Callable[[Any, int], None]) -> Iterator[Callable[[], bool]]:
     """Keep one connection from debian13 to debian12 busy; tells whether that same connection still moves data."""
     server = (
         "import socketserver\n"
@@ -42,7 +41,7 @@ def stream(on: Any) -> Iterator[Callable[[], bool]]:
         "    f.write('x\\n'); f.flush(); f.readline(); open('/tmp/beats', 'a').write('x'); time.sleep(0.1)\n"
     )
     on("debian12").check_output("systemd-run --unit=echo --collect python3 -c %s", server)
-    listening(on("debian12"), 8084)
+    wait_for_listener(on("debian12"), 8084)
     # Not restarted by systemd: a cut connection ends it for good.
     on("debian13").check_output("rm -f /tmp/beats; systemd-run --unit=beat --collect python3 -c %s", client)
 
@@ -171,11 +170,11 @@ def test_the_unit_minds_its_own_table(on: Any, probe: Probe) -> None:
     host.check_output("nft delete table inet foreign")
 
 
-def test_a_rebooted_host_is_behind_its_firewall(on: Any, probe: Probe) -> None:
+def test_a_rebooted_host_is_behind_its_firewall(on: Any, probe: Probe, wait_for_listener: Callable[[Any, int], None]) -> None:
     subprocess.run(["docker", "restart", "--time=5", "mol-firewall-debian13"], check=True, capture_output=True, timeout=60)
     on("debian13").check_output("timeout 20 sh -c 'until systemctl is-system-running --wait | grep -q running; do sleep 0.2; done'")
     for port in (8081, 8082):
         on("debian13").check_output(f"systemd-run --collect python3 -m http.server {port}")
-        listening(on("debian13"), port)
+        wait_for_listener(on("debian13"), port)
     assert probe("debian12", "198.18.21.11", 8081) == "open"
     assert probe("debian12", "198.18.21.11", 8082) == "TimeoutError timed out"

@@ -10,4 +10,6 @@ from gateway_client import SERVERS, statuses, wait_until
 def all_servers_found() -> None:
     """Wait until each gateway has seen its servers alive."""
     for gateway, servers in SERVERS.items():
-        wait_until(lambda gateway=gateway, servers=servers: {statuses(gateway)[server] for server in servers} == {"UP"}, f"{gateway} has found {servers}", 20)
+        wait_until(
+            lambda gateway=gateway, servers=servers: {statuses(gateway)[server] for server in servers} == {"UP"}, f"{gateway} has found {servers}", 20
+        )

@@ -116,7 +116,9 @@ def chat(model: object, **fields: object) -> bytes:
     return json.dumps({"model": model, "messages": [{"role": "user", "content": "hi"}], **fields}).encode()
 
 
-def http(body: bytes, *, key: str | None = None, path: str = "/v1/chat/completions", method: str = "POST", headers: str = "", close: bool = True) -> bytes:
+def http(
+    body: bytes, *, key: str | None = None, path: str = "/v1/chat/completions", method: str = "POST", headers: str = "", close: bool = True
+) -> bytes:
     """One request, as bytes."""
     lines = f"{method} {path} HTTP/1.1\r\nHost: gateway\r\n{headers}"
     lines += f"Authorization: Bearer {key}\r\n" if key else ""
@@ -183,7 +185,11 @@ def counters(host: str, model: str) -> dict[str, int]:
         *("curl", "--silent", "--show-error", "--cacert", f"{pki}/ca.crt", "--cert", f"{pki}/host.crt", "--key", f"{pki}/host.key"),
         *("--resolve", f"{node['fqdn']}:{port}:{node['address']}", f"https://{node['fqdn']}:{port}/metrics"),
     )
-    return {line.split(" ")[0].removeprefix("stub_").removesuffix("_total"): int(line.split(" ")[1]) for line in metrics.splitlines() if line.startswith("stub_")}
+    return {
+        line.split(" ")[0].removeprefix("stub_").removesuffix("_total"): int(line.split(" ")[1])
+        for line in metrics.splitlines()
+        if line.startswith("stub_")
+    }
 
 
 def statuses(gateway: str) -> dict[tuple[str, str], str]:

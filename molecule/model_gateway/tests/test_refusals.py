@@ -83,7 +83,9 @@ def test_models_that_are_not_offered_here_look_like_models_that_do_not_exist() -
     assert (elsewhere.status, elsewhere.body) == (404, unknown.body)
 
 
-@pytest.mark.parametrize("name", ["Assistant", "assistant ", "assistant\0", "assistant\n", "hq/assistant", "offer/hq/assistant", "a" * 100_000, "../assistant", "7b-chat"])
+@pytest.mark.parametrize(
+    "name", ["Assistant", "assistant ", "assistant\0", "assistant\n", "hq/assistant", "offer/hq/assistant", "a" * 100_000, "../assistant", "7b-chat"]
+)
 def test_a_name_is_taken_as_it_stands(name: str) -> None:
     answer = at_home(http(chat(name), key=key_of(GOOD)))
     assert (answer.status, answer.code) == (404, "model_not_found")
@@ -143,7 +145,9 @@ def test_only_three_paths_lead_anywhere(path: str) -> None:
         assert answer.code == "unknown_url"
 
 
-@pytest.mark.parametrize(("method", "path", "allow"), [("GET", "/v1/chat/completions", "POST"), ("PUT", "/v1/completions", "POST"), ("POST", "/v1/models", "GET")])
+@pytest.mark.parametrize(
+    ("method", "path", "allow"), [("GET", "/v1/chat/completions", "POST"), ("PUT", "/v1/completions", "POST"), ("POST", "/v1/models", "GET")]
+)
 def test_methods(method: str, path: str, allow: str) -> None:
     answer = at_home(http(chat("assistant"), key=key_of(GOOD), method=method, path=path))
     assert (answer.status, answer.code, answer.headers["allow"]) == (405, "method_not_allowed", allow)

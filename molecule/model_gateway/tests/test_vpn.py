@@ -34,7 +34,9 @@ def test_models_that_are_not_offered_to_the_peer_look_like_models_that_do_not_ex
     twin()
 
 
-@pytest.mark.parametrize("body", [b'{"model": "assistant", "model": "risk-scoring", "messages": []}', b'{"model": "risk-scoring", "model": "assistant", "messages": []}'])
+@pytest.mark.parametrize(
+    "body", [b'{"model": "assistant", "model": "risk-scoring", "messages": []}', b'{"model": "risk-scoring", "model": "assistant", "messages": []}']
+)
 def test_two_models_in_one_body(body: bytes) -> None:
     before = counters("hq-gw1", "risk-scoring")["requests"]
     for target, vpn in (("hq-gw1", True), ("edge-gw1", False)):
@@ -52,7 +54,9 @@ def test_only_keys_of_the_peers_clients_that_may_call_something_here(client: str
 
 
 def test_a_peer_without_a_certificate() -> None:
-    answer = exchange("edge-gw1", "hq-gw1", http(chat("assistant"), key=key_of("web-chat")), from_address="198.19.25.39", vpn=False, certificate=False, port=8444)
+    answer = exchange(
+        "edge-gw1", "hq-gw1", http(chat("assistant"), key=key_of("web-chat")), from_address="198.19.25.39", vpn=False, certificate=False, port=8444
+    )
     assert (answer.status, answer.failure) == (0, "SSLError")
     twin()
 
@@ -89,7 +93,9 @@ def test_each_client_is_shown_its_own_models() -> None:
         assert answer.status == 200, answer.raw
         return [model["id"] for model in answer.json()["data"]]
 
-    request = {client: http(b"", method="GET", path="/v1/models", key=key_of(client)) for client in ("core-banking", "back-office", "web-chat", "kiosk")}
+    request = {
+        client: http(b"", method="GET", path="/v1/models", key=key_of(client)) for client in ("core-banking", "back-office", "web-chat", "kiosk")
+    }
     assert models(exchange("hq-gw1", "hq-gw1", request["core-banking"])) == ["risk-scoring", "assistant", "ledger"]
     assert models(exchange("hq-gw1", "hq-gw1", request["back-office"])) == ["assistant"]
     assert models(exchange("edge-gw1", "edge-gw1", request["web-chat"])) == ["assistant", "faq"]

@@ -22,7 +22,7 @@ def public_key(on: Any, name: str) -> str:
 
 
 def handshakes(on: Any, name: str) -> dict[str, int]:
-    """Times of the last handshakes of a host by its peers' public keys."""
+    """Give the times of a host's last handshakes by its peers' public keys."""
     lines = on(name).check_output("wg show wg0 latest-handshakes").splitlines()
     return {key: int(time) for key, time in (line.split() for line in lines)}
 
@@ -143,7 +143,7 @@ def test_a_new_mtu_restarts_the_tunnel_and_a_dead_peer_is_only_warned_of(play: A
     assert "No handshake with hub1" not in " ".join((run.stdout + run.stderr).split())
     assert "mtu 1380" in on("spoke").check_output("ip link show wg0")
     on("hub2").check_output("systemctl start wg-quick@wg0")
-    assert play("spoke", "wireguard").returncode == 0
+    assert play("spoke", "wireguard_configure,wireguard_service").returncode == 0
     assert "mtu 1420" in on("spoke").check_output("ip link show wg0")
 
 

@@ -6,8 +6,8 @@ A rule is a dictionary::
     {chain: input|output, protocol: tcp|udp|sctp|icmp|ah|esp|gre|vrrp, ports: [443, "8000-8010"], peers: [198.18.1.0/24, "fd00::1"],
      interface: wg0, comment: text}
 
-``ports`` belongs to the protocols that have them, and is then required. Without ``peers`` the rule holds for any address; an *empty* list holds for
-none, so that a list that was computed from a group without members never opens a port to the world. ``{from: [...]}`` and ``{to: [...]}`` are short
+``ports`` belongs to the protocols that have them, and is then required. Without ``peers`` the rule holds for any address. An *empty* list of either
+lets nothing through, so that a list that was computed from a group without members never opens a port to the world. ``{from: [...]}`` and ``{to: [...]}`` are short
 for ``chain: input`` and ``chain: output`` with those peers.
 """
 
@@ -52,6 +52,8 @@ class Rule:
 
     def lines(self, owner: str) -> list[str]:
         """Write the rule, one line for each address family it concerns."""
+        if self.protocol in PORT_PROTOCOLS and not self.ports:
+            return []
         side, device = ("saddr", "iifname") if self.chain == "input" else ("daddr", "oifname")
         head = [f'{device} "{self.interface}"'] if self.interface else []
         comment = f"{owner}: {self.comment}" if self.comment else owner
@@ -184,8 +186,8 @@ def _ports(ports: Any, protocol: str, problems: list[str]) -> tuple[tuple[int, i
         if ports:
             problems.append(f"protocol '{protocol}' has no ports")
         return ()
-    if not ports or isinstance(ports, str) or not isinstance(ports, Iterable):
-        problems.append('ports is missing or empty; all of them is ["1-65535"]')
+    if isinstance(ports, str) or not isinstance(ports, Iterable):
+        problems.append('ports is no list of ports; all of them is ["1-65535"]')
         return ()
     ranges: list[tuple[int, int]] = []
     for port in ports:

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.load import load
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.plan import RESERVED_PORTS
+
 from tests.unit.inventory.cases import EXAMPLE, HERE, contract, edited, mistakes
 
 BRANCH = (

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.groups import GROUPS, Group
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.hosts import Earlier
+
 from tests.unit.inventory.cases import BROKEN, EXAMPLE, edited, expected, mistakes
 
 # Changes that do not touch each other, with the path of the one mistake that each makes.

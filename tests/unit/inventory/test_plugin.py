@@ -22,6 +22,7 @@ from ansible.vars.manager import VariableManager
 from ansible_collections.sovereign.dify.plugins.inventory.cluster import InventoryModule
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster import addresses
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.groups import GROUPS
+
 from tests.unit.inventory.cases import BROKEN, EXAMPLE, HERE, PROJECT, edited, expected
 
 # With Ansible's own list of plugins, `auto` reads the file first, and `yaml` and `ini` try it after a refusal, each with a complaint of its own.

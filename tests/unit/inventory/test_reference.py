@@ -11,6 +11,7 @@ import pytest
 import yaml
 from ansible_collections.sovereign.dify.plugins.inventory import cluster as plugin
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster import reference
+
 from tests.unit.inventory.cases import EXAMPLE, HERE, PROJECT, mistakes
 
 SCHEMA = json.loads((PROJECT / "docs/cluster.schema.json").read_text(encoding="utf-8"))

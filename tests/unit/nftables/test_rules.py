@@ -44,7 +44,8 @@ def test_everywhere_needs_no_address() -> None:
     assert [line.split(" tcp")[0] for line in lines(peers=["0.0.0.0/0", "198.18.0.1"])] == ["meta nfproto ipv4"]
 
 
-def test_an_empty_list_of_peers_opens_nothing() -> None:
+def test_an_empty_list_of_peers_or_ports_opens_nothing() -> None:
+    assert lines(ports=[]) == []
     assert lines(peers=[]) == []
     assert fragment([HTTPS | {"peers": []}], "nginx", "inet t") == "table inet t {\n}"
 
@@ -88,8 +89,8 @@ def test_from_and_to_are_short_for_a_chain_with_peers() -> None:
         ({"from": ["198.18.1.1"], "peers": [], "protocol": "tcp", "ports": [1]}, "give either chain"),
         (HTTPS | {"chain": "forward"}, "chain 'forward' is none of input, output"),
         (HTTPS | {"protocol": "quic"}, "protocol 'quic' is none of"),
-        (HTTPS | {"ports": []}, "ports is missing or empty"),
-        (HTTPS | {"ports": "443"}, "ports is missing or empty"),
+        ({"chain": "input", "protocol": "tcp"}, "ports is no list"),
+        (HTTPS | {"ports": "443"}, "ports is no list"),
         (HTTPS | {"ports": [0]}, "port 0 is not between"),
         (HTTPS | {"ports": [70000]}, "port 70000 is not between"),
         (HTTPS | {"ports": ["90-80"]}, "port 90-80 is not between"),

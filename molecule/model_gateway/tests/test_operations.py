@@ -1,0 +1,273 @@
+"""Streams, logs, drains, reloads, and hosts that die."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+from gateway_client import CLUSTER, PROJECT, SCENARIO, SERVERS, chat, counters, exchange, http, inside, key_of, statuses, wait_until
+
+CLIENTS = ("core-banking", "back-office", "metered", "web-chat", "kiosk")
+
+# Runs inside a host: asks over and over from several threads until the time is over; prints when each question was asked and answered, and how.
+LOAD = """
+import http.client, json, ssl, sys, threading, time
+job = json.load(sys.stdin)
+context = ssl.create_default_context(cafile="/etc/sovereign/pki/ca.crt")
+context.check_hostname = False
+results, end = [], time.monotonic() + job["seconds"]
+def client():
+    connection = None
+    while time.monotonic() < end:
+        begun = time.monotonic()
+        try:
+            connection = connection or http.client.HTTPSConnection(job["address"], 8443, timeout=8, context=context)
+            connection.request("POST", "/v1/chat/completions", job["body"], {"Authorization": "Bearer " + job["key"]})
+            answer = connection.getresponse()
+            answer.read()
+            status = answer.status
+            if answer.headers.get("connection") == "close":
+                connection.close()
+                connection = None
+        except (OSError, http.client.HTTPException) as error:
+            status, connection = type(error).__name__, None
+        results.append((begun, time.monotonic(), status))
+        time.sleep(job["pause"])
+threads = [threading.Thread(target=client) for _ in range(job["clients"])]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+print(json.dumps(sorted(results)))
+"""
+
+
+@contextmanager
+def load(host: str, address: str, client: str, seconds: float) -> Iterator[list[tuple[float, float, int | str]]]:
+    """Keep asking for the assistant from a host while the block runs; the list is filled at its end."""
+    job = {
+        "address": address,
+        "key": key_of(client),
+        "seconds": seconds,
+        "clients": 3,
+        "pause": 0.03,
+        "body": chat("assistant", max_tokens=1).decode(),
+    }
+    program = ["docker", "exec", "--interactive", f"{CLUSTER}-{host}", "python3", "-c", LOAD]
+    results: list[tuple[float, float, int | str]] = []
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(subprocess.run, program, input=json.dumps(job), capture_output=True, text=True, timeout=seconds + 60, check=True)
+        time.sleep(1)
+        yield results
+        results += [(begun, ended, status) for begun, ended, status in json.loads(running.result().stdout)]
+    assert results
+
+
+def log_lines(host: str, **fields: object) -> list[dict[str, object]]:
+    """Lines of a gateway's log that have these fields."""
+    lines = inside(host, "journalctl", "--unit=haproxy", "--output=cat", "--no-pager", "--lines=2000").splitlines()
+    logged = [json.loads(line) for line in lines if line.startswith("{")]
+    return [entry for entry in logged if fields.items() <= entry.items()]
+
+
+def test_a_stream_arrives_token_by_token_over_two_gateways() -> None:
+    answer = exchange("edge-gw1", "edge-gw1", http(chat("assistant", stream=True, max_tokens=12), key=key_of("web-chat")))
+    assert answer.status == 200
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert answer.body.count(b"data: {") == 12
+    gaps = [later - earlier for earlier, later in zip(answer.moments, answer.moments[1:], strict=False)]
+    # The stand-in sends one each 0.1 s: no gap holds the time of two, nothing came in one piece.
+    assert len([gap for gap in gaps if gap > 0.06]) >= 11, gaps
+    assert max(gaps) < 0.19, gaps
+
+
+def test_a_model_server_sees_neither_keys_nor_what_could_steer_it() -> None:
+    headers = (
+        "Cookie: a=b\r\nX-Forwarded-For: 203.0.113.9\r\nForwarded: for=203.0.113.9\r\nX-Data-Parallel-Rank: 1\r\nProxy-Authorization: x\r\n"
+        "Upgrade: h2c\r\nHTTP2-Settings: AAA\r\nX-Anything: y\r\nTraceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n"
+    )
+    for source, client in (("hq-gw1", "core-banking"), ("edge-gw1", "web-chat")):
+        answer = exchange(source, source, http(chat("assistant"), key=key_of(client), headers=headers))
+        assert answer.status == 200, answer.raw
+        seen = answer.json()["stub"]["headers"]
+        assert set(seen) <= {"host", "content-length", "content-type", "traceparent", "x-request-id", "connection"}, seen
+        assert seen["x-request-id"] == answer.headers["x-request-id"]
+        assert "server" not in answer.headers
+
+
+def test_a_request_has_one_name_in_every_log_and_no_log_holds_a_key_or_a_prompt() -> None:
+    prompt = "a prompt that nobody may read"
+    body = chat("assistant", messages=[{"role": "user", "content": prompt}])
+    named = exchange("edge-gw1", "edge-gw1", http(body, key=key_of("web-chat"), headers="X-Request-ID: trace-0123456789\r\n"))
+    assert named.headers["x-request-id"] == "trace-0123456789"
+    forged = exchange("edge-gw1", "edge-gw1", http(body, key=key_of("web-chat"), headers='X-Request-ID: a"}\\n{"forged":1\r\n'))
+    assert re.fullmatch(r"[0-9A-F]{16,64}", forged.headers["x-request-id"])
+    exchange("edge-gw1", "edge-gw1", http(chat('x"}\n{"forged":"1'), key=key_of("web-chat"), path='/v1/completions?key="'))
+    wait_until(lambda: len(log_lines("edge-gw1", request_id="trace-0123456789")) == 1, "the request is logged", 5)
+    (entry,) = log_lines("edge-gw1", request_id="trace-0123456789")
+    assert (entry["client"], entry["model"], entry["status"], entry["pool"], entry["site"]) == (
+        "web-chat",
+        "assistant",
+        200,
+        "remote_assistant",
+        "edge",
+    )
+    far = log_lines("hq-gw1", request_id="trace-0123456789") + log_lines("hq-gw2", request_id="trace-0123456789")
+    assert [(entry["frontend"], entry["site"], entry["client"], entry["pool"]) for entry in far] == [("vpn", "edge", "web-chat", "model_assistant")]
+    for host in SERVERS:
+        journal = inside(host, "journalctl", "--unit=haproxy", "--output=cat", "--no-pager")
+        assert prompt not in journal
+        assert not any(key_of(client) in journal for client in CLIENTS)
+        assert "forged" not in {name for entry in log_lines(host) for name in entry}
+
+
+def test_keys_are_on_no_host_in_clear() -> None:
+    patterns = "\n".join(key_of(client) for client in CLIENTS)
+    for host in SERVERS:
+        search = ["docker", "exec", "-i", f"{CLUSTER}-{host}", "grep", "-rlFf", "-", "/etc", "/run", "/var/lib", "/var/log", "/usr/local"]
+        found = subprocess.run(search, input=patterns, capture_output=True, text=True, check=False)
+        assert found.stdout == "", (host, found.stdout)
+        # The same search finds what is there.
+        assert subprocess.run(search, input=host, capture_output=True, text=True, check=False).stdout
+        assert inside(host, "stat", "--format=%a %U", "/etc/haproxy/model_gateway/keys.map").strip() == "600 root"
+
+
+def test_metrics_are_for_this_host_alone() -> None:
+    metrics = inside("hq-gw1", "curl", "--silent", "--fail", "http://127.0.0.1:8405/metrics")
+    assert re.search(r'^haproxy_server_status\{proxy="model_assistant",server="hq-gw2",state="UP"\} 1$', metrics, flags=re.MULTILINE)
+    refused = subprocess.run(["docker", "exec", f"{CLUSTER}-hq-gw2", "curl", "--silent", "http://198.18.25.11:8405/metrics"], check=False)
+    assert refused.returncode == 7
+
+
+def test_a_client_that_leaves_ends_its_request_at_the_model_server() -> None:
+    for source, client, seen_by in (("hq-gw2", "core-banking", ["hq-gw1", "hq-gw2"]), ("edge-gw1", "web-chat", ["hq-gw1", "hq-gw2"])):
+        before = sum(counters(host, "assistant")["aborted"] for host in seen_by)
+        exchange(source, source, http(chat("assistant", stub_sleep=20), key=key_of(client)), leave=0.5)
+        wait_until(lambda before=before, seen_by=seen_by: sum(counters(host, "assistant")["aborted"] for host in seen_by) == before + 1, "aborted", 5)
+
+
+def test_a_model_server_that_thinks_longer_than_clients_may_dawdle_is_waited_for() -> None:
+    """The client's time-out in this scenario is 6 s; it is for clients that do not take their answer, not for models that think."""
+    answer = exchange("edge-gw1", "edge-gw1", http(chat("assistant", stub_sleep=8), key=key_of("web-chat")))
+    assert answer.status == 200, answer.raw
+    assert answer.seconds > 8
+
+
+def test_a_reload_cuts_no_stream_and_fails_no_request() -> None:
+    streams = ThreadPoolExecutor(1)
+    with load("hq-gw2", "198.18.25.11", "core-banking", 7) as results:
+        stream = streams.submit(exchange, "hq-gw2", "hq-gw1", http(chat("assistant", stream=True, max_tokens=60), key=key_of("core-banking")))
+        for _ in range(2):
+            time.sleep(1)
+            inside("hq-gw1", "systemctl", "reload", "haproxy")
+    answer = stream.result()
+    assert answer.body.count(b"data: {") == 60
+    assert answer.body.rstrip().endswith(b"0")
+    assert {status for _, _, status in results} == {200}, [row for row in results if row[2] != 200]
+
+
+def play(playbook: str, **variables: object) -> subprocess.CompletedProcess[str]:
+    """Run a playbook over this scenario's hosts."""
+    sources = (SCENARIO / "inventory", PROJECT / "molecule/shared/substrate.yml")
+    command = [
+        "ansible-playbook",
+        *(f"--inventory={source}" for source in sources),
+        f"--extra-vars={json.dumps(variables)}",
+        str(SCENARIO / playbook),
+    ]
+    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=120, check=False)
+
+
+def changed(run: subprocess.CompletedProcess[str]) -> dict[str, int]:
+    """Number of changed tasks by host; the run must have succeeded."""
+    assert run.returncode == 0, run.stdout + run.stderr
+    return {host: int(count) for host, count in re.findall(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)", run.stdout, flags=re.MULTILINE)}
+
+
+@pytest.fixture
+def everything_ready() -> Iterator[None]:
+    """Leave the pools as they were, whatever happens to the test."""
+    yield
+    inside("hq-gw1", "systemctl", "start", "stub-assistant")
+    changed(play("drain.yml", model_gateway_drain_state="ready"))
+
+
+@pytest.mark.usefixtures("everything_ready")
+def test_a_drained_server_ends_what_it_has_begun_and_gets_nothing_new() -> None:
+    place = ("model_assistant", "hq-gw1")
+    with ThreadPoolExecutor(3) as pool:
+        # Two streams: one for each server.
+        streams = [
+            pool.submit(exchange, "hq-gw2", "hq-gw1", http(chat("assistant", stream=True, max_tokens=100), key=key_of("core-banking")))
+            for _ in range(2)
+        ]
+        wait_until(lambda: running("hq-gw1") == 1 == running("hq-gw2"), "each server has a stream", 5)
+        draining = pool.submit(play, "drain.yml", model_gateway_drain_state="drained")
+        wait_until(lambda: {statuses(gateway)[place] for gateway in ("hq-gw1", "hq-gw2")} == {"DRAIN"}, "both gateways drain it", 10)
+        before = counters("hq-gw1", "assistant")["requests"]
+        for gateway in ("hq-gw1", "hq-gw2"):
+            for _ in range(3):
+                assert exchange("hq-gw2", gateway, http(chat("assistant"), key=key_of("core-banking"))).status == 200
+        assert not draining.done(), "the drain has not waited for the stream"
+        assert changed(draining.result()) == {"hq-gw1": 1, "hq-gw2": 1}
+        assert running("hq-gw1") == 0
+        assert [stream.result().body.count(b"data: {") for stream in streams] == [100, 100]
+    assert counters("hq-gw1", "assistant")["requests"] == before
+    assert changed(play("drain.yml", model_gateway_drain_state="drained")) == {"hq-gw1": 0, "hq-gw2": 0}
+    # The renewal of a certificate in the midst of the work does not bring the server back.
+    inside("hq-gw1", "systemctl", "reload", "haproxy")
+    time.sleep(3)
+    assert statuses("hq-gw1")[place] == "DRAIN"
+    # Nor does its death: work on a server that is dead begins with the same drain.
+    inside("hq-gw1", "systemctl", "stop", "stub-assistant")
+    assert changed(play("drain.yml", model_gateway_drain_state="drained")) == {"hq-gw1": 0, "hq-gw2": 0}
+    inside("hq-gw1", "systemctl", "start", "stub-assistant")
+    assert changed(play("drain.yml", model_gateway_drain_state="ready")) == {"hq-gw1": 1, "hq-gw2": 1}
+    for _ in range(4):
+        assert exchange("hq-gw2", "hq-gw1", http(chat("assistant"), key=key_of("core-banking"))).status == 200
+    assert counters("hq-gw1", "assistant")["requests"] > before
+
+
+def running(host: str) -> int:
+    """Requests that the assistant's stand-in on a host is answering."""
+    now = counters(host, "assistant")
+    return now["requests"] - now["completed"] - now["aborted"]
+
+
+def test_a_model_without_a_living_server_is_unavailable_and_others_are_not() -> None:
+    inside("edge-gw1", "systemctl", "stop", "stub-faq")
+    try:
+        wait_until(lambda: statuses("edge-gw1")["model_faq", "edge-gw1"] == "DOWN", "the server is found dead", 5)
+        answer = exchange("edge-gw1", "edge-gw1", http(chat("faq"), key=key_of("web-chat")))
+        assert (answer.status, answer.code, answer.headers["retry-after"]) == (503, "model_unavailable", "5")
+        assert exchange("edge-gw1", "edge-gw1", http(chat("assistant"), key=key_of("web-chat"))).status == 200
+    finally:
+        inside("edge-gw1", "systemctl", "start", "stub-faq")
+    wait_until(lambda: statuses("edge-gw1")["model_faq", "edge-gw1"] == "UP", "the server is found alive", 10)
+    assert exchange("edge-gw1", "edge-gw1", http(chat("faq"), key=key_of("web-chat"))).status == 200
+
+
+def test_requests_from_the_edge_go_on_when_an_on_premises_gateway_dies() -> None:
+    """With the gateway's host dies one of the two servers of the model, too."""
+    try:
+        with load("edge-gw1", "198.18.25.139", "web-chat", 14) as results:
+            time.sleep(1)
+            subprocess.run(["docker", "kill", f"{CLUSTER}-hq-gw1"], check=True, capture_output=True)
+    finally:
+        subprocess.run(["docker", "start", f"{CLUSTER}-hq-gw1"], check=True, capture_output=True)
+    good = sorted(ended for _, ended, status in results if status == 200)
+    gap = max(later - earlier for earlier, later in zip(good, good[1:], strict=False))
+    failed = [row for row in results if row[2] != 200]
+    print(f"{len(results)} requests, {len(failed)} failed, longest gap between two answers {gap:.2f} s")
+    assert gap <= 5, failed
+    assert len(failed) < len(results) * 0.1, failed
+    # The host comes back as it was, with nobody's help.
+    for gateway, servers in SERVERS.items():
+        wait_until(
+            lambda gateway=gateway, servers=servers: {statuses(gateway)[server] for server in servers} == {"UP"}, f"{gateway} has found {servers}", 30
+        )
+    assert exchange("edge-gw1", "hq-gw1", http(chat("assistant"), key=key_of("web-chat")), vpn=True).status == 200

@@ -1,0 +1,134 @@
+# Copyright (c) 2026, The sovereign.dify maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Take servers out of HAProxy's backends and back in, by its runtime socket.
+
+Runs on managed hosts: the standard library only.
+"""
+
+from __future__ import annotations
+
+import csv
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+ADMIN_MAINTENANCE = 0x01
+ADMIN_DRAIN = 0x08
+RUNNING = "2"
+COMMANDS = {"drained": "drain", "ready": "ready"}
+
+Ask = Callable[[str], str]
+
+
+class HaproxyError(Exception):
+    """HAProxy did not do what it was asked, or not in time."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server of one backend, as HAProxy sees it.
+
+    Attributes:
+        backend: Name of the backend.
+        name: Name of the server in it.
+        drained: Whether somebody has taken it out of rotation.
+        maintenance: Whether somebody has taken it out altogether, checks included.
+        alive: Whether its checks succeed.
+        sessions: Requests that it is answering.
+        status: All of it in HAProxy's word, for instance ``UP`` or ``DRAIN``.
+    """
+
+    backend: str
+    name: str
+    drained: bool
+    maintenance: bool
+    alive: bool
+    sessions: int
+    status: str
+
+    @property
+    def set_to(self) -> str:
+        """State that somebody has set: ``drained`` or ``ready``."""
+        return "drained" if self.drained or self.maintenance else "ready"
+
+
+def runtime(path: str) -> Ask:
+    """Return a function that sends a command to the socket at ``path`` and gives the answer; OSError where nobody listens."""
+
+    def ask(command: str) -> str:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(10)
+            connection.connect(path)
+            connection.sendall(f"{command}\n".encode())
+            parts = []
+            while part := connection.recv(65536):
+                parts.append(part)
+        return b"".join(parts).decode().strip()
+
+    return ask
+
+
+def servers(ask: Ask) -> list[Server]:
+    """List every server of every backend."""
+    state = ask("show servers state").splitlines()[1:]
+    rows = csv.DictReader([line.removeprefix("# ") for line in state if line], delimiter=" ")
+    admin = {(row["be_name"], row["srv_name"]): row for row in rows}
+    statistics = csv.DictReader(ask("show stat -1 4 -1").removeprefix("# ").splitlines())
+    found = []
+    for row in statistics:
+        place = (row["pxname"], row["svname"])
+        if place in admin:
+            flags = int(admin[place]["srv_admin_state"])
+            found.append(
+                Server(
+                    backend=place[0],
+                    name=place[1],
+                    drained=bool(flags & ADMIN_DRAIN),
+                    maintenance=bool(flags & ADMIN_MAINTENANCE),
+                    alive=admin[place]["srv_op_state"] == RUNNING,
+                    sessions=int(row["scur"] or 0),
+                    status=row["status"],
+                )
+            )
+    return found
+
+
+def select(known: Sequence[Server], name: str, backends: Sequence[str]) -> list[Server]:
+    """Return the server of that name in each of the backends; HaproxyError where one does not have it."""
+    chosen = [server for server in known if server.name == name and server.backend in backends]
+    if missing := sorted(set(backends) - {server.backend for server in chosen}):
+        places = ", ".join(f"{server.backend}/{server.name}" for server in known) or "none"
+        raise HaproxyError(f"no server {name} in backend {', '.join(missing)}; HAProxy knows {places}")
+    return chosen
+
+
+def settle(ask: Ask, name: str, backends: Sequence[str], state: str, timeout: float, pause: float = 0.5) -> list[Server]:
+    """Set a server's state in some backends and wait until it is reached.
+
+    Args:
+        ask: Sends a command to HAProxy.
+        name: Name of the server.
+        backends: Names of the backends.
+        state: ``drained``: it gets no new request, and has answered the last of its old ones, whether it is alive or not;
+            ``ready``: it gets requests, as its checks succeed.
+        timeout: Seconds to wait.
+        pause: Seconds between two looks.
+
+    Returns:
+        The server in each backend, afterwards. HaproxyError where HAProxy refuses, or where the time is over.
+    """
+    end = time.monotonic() + timeout
+    for server in select(servers(ask), name, backends):
+        # HAProxy says nothing where it obeys.
+        if server.set_to != state and (complaint := ask(f"set server {server.backend}/{server.name} state {COMMANDS[state]}")):
+            raise HaproxyError(f"{server.backend}/{server.name}: {complaint}")
+    while True:
+        now = select(servers(ask), name, backends)
+        waiting = [server for server in now if (server.sessions if state == "drained" else not server.alive)]
+        if not waiting:
+            return now
+        if time.monotonic() > end:
+            what = ", ".join(f"{server.backend}/{server.name} is {server.status} with {server.sessions} requests" for server in waiting)
+            raise HaproxyError(f"not {state} after {timeout:g} s: {what}")
+        time.sleep(pause)
