@@ -67,6 +67,10 @@ from ansible_collections.sovereign.dify.plugins.module_utils.cluster.load import
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.report import RefusedError
 
 
+_REFUSED: set[str] = set()
+"""Files that were refused, and explained, by this process."""
+
+
 class InventoryModule(BaseInventoryPlugin):
     """Inventory from one cluster file."""
 
@@ -84,6 +88,10 @@ class InventoryModule(BaseInventoryPlugin):
         try:
             contract = load(loader.get_text_file_contents(path), path, self._earlier(inventory))
         except RefusedError as refused:
+            # Ansible offers a refused file to the plugin `auto` next, which comes back here.
+            if path in _REFUSED:
+                raise AnsibleParserError(f"{path}: refused, for the reasons above") from None
+            _REFUSED.add(path)
             # As help text the list is shown once; as part of the message Ansible would print it twice.
             raise AnsibleParserError(refused.report.headline(), help_text=refused.report.details()) from None
         self._fill(inventory, contract, loader, path)

@@ -46,9 +46,11 @@ def stream(on: Any, wait_for_listener: Callable[[Any, int], None]) -> Iterator[C
     on("debian13").check_output("rm -f /tmp/beats; systemd-run --unit=beat --collect python3 -c %s", client)
 
     def alive() -> bool:
-        beats = "stat --format=%s /tmp/beats"
-        return bool(on("debian13").run(f"before=$({beats}); sleep 1; test $({beats}) -gt $before && systemctl is-active beat").rc == 0)
+        beats = int(on("debian13").check_output("stat --format=%s /tmp/beats"))
+        grows = f"until test $(stat --format=%s /tmp/beats) -gt {beats}; do sleep 0.1; done"
+        return bool(on("debian13").run(f"timeout 15 sh -c '{grows}'").rc == 0)
 
+    on("debian13").check_output("timeout 20 sh -c 'until test -s /tmp/beats; do sleep 0.1; done'")
     assert alive()
     yield alive
     on("debian13").run("systemctl stop beat")

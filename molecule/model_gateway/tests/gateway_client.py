@@ -19,6 +19,7 @@ SCENARIO = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
 PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
 CLUSTER = "mol-model-gateway"
 VPN_PORT = 8444
+EXECUTE = ("docker", "exec", "--interactive")
 # Pools and servers that each gateway must find.
 SERVERS = {
     "hq-gw1": [("model_assistant", "hq-gw1"), ("model_assistant", "hq-gw2"), ("model_risk-scoring", "hq-gw1"), ("model_ledger", "hq-gw1")],
@@ -28,32 +29,38 @@ SERVERS = {
 
 # Runs inside a host: opens a TLS connection, sends what it is told piece by piece, and notes meanwhile when each part of the answer comes.
 CLIENT = """
-import base64, json, socket, ssl, sys, threading, time
+import base64, json, socket, ssl, sys, time
 job = json.load(sys.stdin)
 context = ssl.create_default_context(cafile="/etc/sovereign/pki/ca.crt")
 if job["certificate"]:
     context.load_cert_chain("/etc/sovereign/pki/host.crt", "/etc/sovereign/pki/host.key")
-
-def send():
-    try:
-        for pause, piece in job["pieces"]:
-            time.sleep(pause)
-            connection.sendall(base64.b64decode(piece))
-        if job["leave"]:
-            time.sleep(job["leave"])
-            connection.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        pass  # the other end has had enough; what it said is read below
-
 begun = time.monotonic()
 parts, failure = [], ""
-try:
-    connection = context.wrap_socket(
-        socket.create_connection((job["address"], job["port"]), job["timeout"], (job["source"], 0) if job["source"] else None),
-        server_hostname=job["name"])
-    threading.Thread(target=send, daemon=True).start()
-    while part := connection.recv(65536):
+
+def read(until):
+    '''Read until a moment; return whether the other end has closed the connection.'''
+    while (left := until - time.monotonic()) > 0:
+        connection.settimeout(left)
+        try:
+            part = connection.recv(65536)
+        except TimeoutError:
+            return False
+        if not part:
+            return True
         parts.append((time.monotonic() - begun, base64.b64encode(part).decode()))
+    return False
+
+try:
+    raw = socket.create_connection((job["address"], job["port"]), job["timeout"], (job["source"], 0) if job["source"] else None)
+    connection = context.wrap_socket(raw, server_hostname=job["name"])
+    closed = False
+    for pause, piece in job["pieces"]:
+        closed = closed or read(time.monotonic() + pause)
+        if not closed:
+            connection.settimeout(job["timeout"])
+            connection.sendall(base64.b64decode(piece))
+    if not closed and not read(time.monotonic() + (job["leave"] or job["timeout"])) and not job["leave"]:
+        failure = "TimeoutError"
 except OSError as error:
     failure = type(error).__name__
 print(json.dumps({"parts": parts, "failure": failure, "seconds": time.monotonic() - begun}))
@@ -176,7 +183,7 @@ def inside(host: str, *command: str, timeout: float = 60) -> str:
 
 
 def counters(host: str, model: str) -> dict[str, int]:
-    """What the stand-in of a model on a host has counted."""
+    """Return what the stand-in of a model on a host has counted."""
     node: Contract = host_variables()[host]["node"]
     port = next(instance["port"] for instance in node["models"] if instance["name"] == model)
     pki = "/etc/sovereign/pki"
@@ -193,8 +200,9 @@ def counters(host: str, model: str) -> dict[str, int]:
 
 
 def statuses(gateway: str) -> dict[tuple[str, str], str]:
-    """Status of each server in a gateway's eyes, by pool and server."""
-    rows = csv.DictReader(inside(gateway, "curl", "--silent", "--fail", "http://127.0.0.1:8405/;csv").removeprefix("# ").splitlines())
+    """Return the status of each server in a gateway's eyes, by pool and server; nothing while the gateway does not run."""
+    page = subprocess.run([*EXECUTE, f"{CLUSTER}-{gateway}", "curl", "--silent", "http://127.0.0.1:8405/;csv"], capture_output=True, text=True, check=False)
+    rows = csv.DictReader(page.stdout.removeprefix("# ").splitlines())
     return {(row["pxname"], row["svname"]): row["status"] for row in rows}
 
 

@@ -85,10 +85,11 @@ def stream(on: Any) -> Iterator[Callable[[], bool]]:
     on("spoke").check_output("rm -f /tmp/beats; systemd-run --unit=beat --collect python3 -c %s", BEAT)
 
     def alive() -> bool:
-        beats = "stat --format=%s /tmp/beats"
-        return bool(on("spoke").run(f"before=$({beats}); sleep 1; test $({beats}) -gt $before && systemctl is-active beat").rc == 0)
+        beats = int(on("spoke").check_output("stat --format=%s /tmp/beats"))
+        grows = f"until test $(stat --format=%s /tmp/beats) -gt {beats}; do sleep 0.1; done"
+        return bool(on("spoke").run(f"timeout 15 sh -c '{grows}'").rc == 0)
 
-    on("spoke").check_output("timeout 10 sh -c 'until test -s /tmp/beats; do sleep 0.1; done'")
+    on("spoke").check_output("timeout 20 sh -c 'until test -s /tmp/beats; do sleep 0.1; done'")
     assert alive()
     yield alive
     on("spoke").run("systemctl stop beat")

@@ -67,6 +67,11 @@ def _gpus(host: Host, plan: Plan, report: Report) -> None:
             problem = f"GPUs needed: {need}, but host '{host.name}' has {host.gpus}"
             report.add(("models", name, "tensor_parallel"), problem, remedy)
             return
+        if host.gpus % need:
+            # GPUs are linked in groups whose size divides their number; a share that does not would reach across groups, and strand the rest.
+            fit = [str(count) for count in range(1, host.gpus + 1) if host.gpus % count == 0]
+            report.add(("models", name, "tensor_parallel"), f"{need} does not divide the {host.gpus} GPUs of '{host.name}'", f"give one of {listing(fit)}")
+            return
     if sum(needs.values()) > host.gpus:
         sums = " + ".join(f"{need} ({name})" for name, need in needs.items())
         report.add(host.at("gpus"), f"GPUs needed: {sums}, but '{host.name}' has {host.gpus}", "move a model to another host")
