@@ -1,0 +1,1 @@
+"""The lab: a miniature bank in containers, and how it is made."""

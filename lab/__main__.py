@@ -114,10 +114,11 @@ def status() -> None:
     print(
         "\nTry it: from the edge, over TLS, answered on premises through the VPN\n"
         f"  curl -N --cacert {STATE.relative_to(PROJECT)}/pki/ca.crt --resolve {edge['site']['entry']['name']}:443:{edge['node']['wan_address']} \\\n"
-        f"    -H \"Authorization: Bearer $(cat {STATE.relative_to(PROJECT)}/secrets/model_gateway/web-chat)\" -H 'Content-Type: application/json' \\\n"
+        f'    -H "Authorization: Bearer $(cat {STATE.relative_to(PROJECT)}/secrets/model_gateway/web-chat)" \\\n'
+        "    -H 'Content-Type: application/json' \\\n"
         f"    https://{edge['site']['entry']['name']}/v1/chat/completions \\\n"
         '    -d \'{"model": "assistant", "stream": true, "max_tokens": 32, "messages": [{"role": "user", "content": "Hello"}]}\'\n'
-        "  The same with \"model\": \"risk-scoring\" is refused.\n"
+        '  The same with "model": "risk-scoring" is refused.\n'
     )
 
 

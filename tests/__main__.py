@@ -91,7 +91,8 @@ def sanity() -> list[Outcome]:
     for name in filter(None, listed.stdout.split("\0")):
         source = PROJECT / name
         # What runs at the users' place. The workshop (lab/, tests/, molecule/) is checked by the linters above, by stricter rules.
-        if not name.startswith(("plugins/", "roles/", "playbooks/", "meta/", "changelogs/", "tests/config.yml", "galaxy.yml", "README.md")) or not source.exists():
+        shipped = ("plugins/", "roles/", "playbooks/", "meta/", "changelogs/", "tests/config.yml", "galaxy.yml", "README.md")
+        if not name.startswith(shipped) or not source.exists():
             continue
         target = collection / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -102,8 +103,12 @@ def sanity() -> list[Outcome]:
         shutil.copy2(PROJECT / "tests/tools/get_pip.py", cached / f"get_pip_{release}.py")
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     outcomes = [
-        run("sanity: ansible-test", ["ansible-test", "sanity", "--venv", "--color", "no", "--python", version],
-            cwd=collection, HOME=str(root / "home")),
+        run(
+            "sanity: ansible-test",
+            ["ansible-test", "sanity", "--venv", "--color", "no", "--python", version],
+            cwd=collection,
+            HOME=str(root / "home"),
+        ),
         run("sanity: artefact", ["pytest", "tests/artefact", "-q"]),
     ]
     shutil.rmtree(root)
@@ -114,7 +119,8 @@ def scenarios() -> list[str]:
     """Names of the Molecule scenarios of single roles, the slowest first so that two workers end together."""
     names = sorted(path.parent.name for path in PROJECT.glob("molecule/*/molecule.yml"))
     slowest_first = ["vllm", "model_gateway", "nginx"]
-    return sorted((name for name in names if name != "lab"), key=lambda name: slowest_first.index(name) if name in slowest_first else len(slowest_first))
+    rank = {name: position for position, name in enumerate(slowest_first)}
+    return sorted((name for name in names if name != "lab"), key=lambda name: rank.get(name, len(rank)))
 
 
 def molecule() -> list[Outcome]:

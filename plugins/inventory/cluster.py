@@ -66,7 +66,6 @@ from ansible_collections.sovereign.dify.plugins.module_utils.cluster.hosts impor
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.load import load
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.report import RefusedError
 
-
 _REFUSED: set[str] = set()
 """Files that were refused, and explained, by this process."""
 
@@ -101,7 +100,7 @@ class InventoryModule(BaseInventoryPlugin):
 
         def members(group: str) -> Mapping[str, Mapping[str, Any]]:
             hosts = inventory.groups[group].get_hosts()
-            return {host.name: combine_vars(get_group_vars(host.get_groups()), host.vars) for host in hosts}  # type: ignore[no-untyped-call]
+            return {host.name: combine_vars(get_group_vars(host.get_groups()), host.vars) for host in hosts}
 
         return Earlier(tuple(inventory.groups), members)
 

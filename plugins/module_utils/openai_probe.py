@@ -1,4 +1,3 @@
-# -*- coding: utf-8 -*-
 # Copyright (c) 2026, The sovereign.dify maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Ask an OpenAI-compatible endpoint as a user would, and measure what a user would feel.
@@ -108,9 +107,7 @@ def ask(probe: Probe, ca_file: str, timeout: float) -> Outcome:
     if probe.key:
         headers["Authorization"] = f"Bearer {probe.key}"
     started = time.monotonic()
-    connection = _PinnedConnection(
-        parts.hostname or "", parts.port or 443, probe.address, ssl.create_default_context(cafile=ca_file), timeout
-    )
+    connection = _PinnedConnection(parts.hostname or "", parts.port or 443, probe.address, ssl.create_default_context(cafile=ca_file), timeout)
     try:
         connection.request("POST", f"{parts.path.rstrip('/')}/v1/chat/completions", body=body, headers=headers)
         response = connection.getresponse()

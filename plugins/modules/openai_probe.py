@@ -1,5 +1,4 @@
 #!/usr/bin/python
-# -*- coding: utf-8 -*-
 # Copyright (c) 2026, The sovereign.dify maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Module: ask OpenAI-compatible endpoints as a user would."""
@@ -82,7 +81,6 @@ outcomes:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.sovereign.dify.plugins.module_utils.openai_probe import Probe, ask_all
 
 

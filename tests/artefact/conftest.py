@@ -19,10 +19,12 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     artefact = next(build.glob("sovereign-dify-*.tar.gz"))
     subprocess.run(
         ["ansible-galaxy", "collection", "install", "--no-deps", "--offline", "--collections-path", str(home), str(artefact)],
-        cwd=build, check=True, capture_output=True,
+        cwd=build,
+        check=True,
+        capture_output=True,
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "MOLECULE_"))}
-    return {**environment, "ANSIBLE_COLLECTIONS_PATH": str(home), "ANSIBLE_HOME": str(home / ".ansible"), "ANSIBLE_NOCOLOR": "1", "HOME": os.environ["HOME"]}
+    return {**environment, "ANSIBLE_COLLECTIONS_PATH": str(home), "ANSIBLE_HOME": str(home / ".ansible"), "ANSIBLE_NOCOLOR": "1"}
 
 
 @pytest.fixture(scope="session")

@@ -34,7 +34,7 @@ def execute(host: str, *command: str, stdin: str = "", timeout: float = 120, che
     return run
 
 
-def python(host: str, source: str, timeout: float = 120) -> Any:  # noqa: ANN401 - whatever JSON the program printed
+def python(host: str, source: str, timeout: float = 120) -> Any:
     """Run a Python program (standard library only) inside a lab host and return the JSON it prints."""
     return json.loads(execute(host, "python3", "-", stdin=source, timeout=timeout).stdout)
 

@@ -26,9 +26,8 @@ def chat(model: str, extra: str = "") -> str:
 
 
 def post(curl: Curl, host: str, url: str, body: str, key: str, *arguments: str) -> tuple[int, str]:
-    return curl(
-        host, "--header", f"Authorization: Bearer {key}", "--header", "Content-Type: application/json", "--data-binary", "@-", *arguments, url, stdin=body
-    )
+    headers = ["--header", f"Authorization: Bearer {key}", "--header", "Content-Type: application/json"]
+    return curl(host, *headers, "--data-binary", "@-", *arguments, url, stdin=body)
 
 
 def edge_entry(entry: Entry) -> tuple[str, list[str]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -47,8 +46,12 @@ def test_mistakes_are_named_in_json(curl: Curl, entry: Entry, case: str, place: 
     # The twin: the same place answers a good request at once.
     arguments = [argument for argument in arguments if not argument.startswith("Authorization")]
     status, answer = curl(
-        host, *arguments[: arguments.index("--data-binary") + 2], "--header", f"Authorization: Bearer {api_key('web-chat')}",
-        f"https://{name}:{port}/v1/chat/completions", stdin=GOOD,
+        host,
+        *arguments[: arguments.index("--data-binary") + 2],
+        "--header",
+        f"Authorization: Bearer {api_key('web-chat')}",
+        f"https://{name}:{port}/v1/chat/completions",
+        stdin=GOOD,
     )
     assert status == 200, answer
 

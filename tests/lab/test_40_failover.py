@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 from tests.lab.conftest import CA, PROBE_SOURCE, api_key, container, execute, python, wait_until
@@ -47,7 +48,7 @@ print(json.dumps([[a - begun, b - begun, ok, status, error] for a, b, ok, status
     succeeded = [row[1] for row in results if row[2]]
     assert min(succeeded) < 6 < max(succeeded)
     # The longest time without a success, over the whole run: the killing lies in it.
-    gap = max(later - earlier for earlier, later in zip(succeeded, succeeded[1:], strict=False))
+    gap = max(later - earlier for earlier, later in pairwise(succeeded))
     print(f"{len(results)} requests, {len(failed)} failed, longest gap between successes {gap:.2f} s")
     assert gap <= RECOVERY_BAR, (gap, failed)
     # The host comes back as it was, with nobody's help: VPN, firewall, gateway.

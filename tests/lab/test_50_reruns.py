@@ -8,8 +8,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import ansible_runner
 import pytest
+from ansible_runner.interface import run as run_playbook
 
 from lab.testing import PROJECT
 from tests.artefact.conftest import installed as installed
@@ -21,7 +21,8 @@ def started_at() -> dict[str, str]:
     """When each service of the platform was started last."""
     moments: dict[str, str] = {}
     for host in sorted(HOSTS):
-        command = ["docker", "exec", f"lab-{host}", "systemctl", "show", "--property=Id,ActiveEnterTimestampMonotonic,MainPID", "--type=service", "--state=active", "*"]
+        show = ["systemctl", "show", "--property=Id,ActiveEnterTimestampMonotonic,MainPID", "--type=service", "--state=active", "*"]
+        command = ["docker", "exec", f"lab-{host}", *show]
         for block in subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n\n"):
             fields = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
             if re.match(r"(vllm@|haproxy|nginx|wg-quick@|sovereign-firewall|chrony)", fields.get("Id", "")):
@@ -35,7 +36,7 @@ def before() -> dict[str, str]:
 
 
 def test_site_changes_nothing_and_restarts_nothing_through_ansible_runner(before: dict[str, str], tmp_path: Path) -> None:
-    run = ansible_runner.run(
+    run = run_playbook(
         private_data_dir=str(tmp_path),
         project_dir=str(PROJECT),
         inventory=str(PROJECT / "inventories/lab"),
@@ -54,7 +55,12 @@ def test_site_changes_nothing_and_restarts_nothing_through_ansible_runner(before
 def test_check_mode_of_the_installed_artefact_finds_nothing(installed: dict[str, str], tmp_path: Path) -> None:
     run = subprocess.run(
         ["ansible-playbook", "-i", str(PROJECT / "inventories/lab"), "sovereign.dify.site", "--check", "--diff"],
-        cwd=tmp_path, env=installed, capture_output=True, text=True, check=False, timeout=900,
+        cwd=tmp_path,
+        env=installed,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=900,
     )
     assert run.returncode == 0, run.stdout[-5000:] + run.stderr
     recap = dict(re.findall(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)", run.stdout, flags=re.MULTILINE))
@@ -74,8 +80,10 @@ def test_no_secret_lies_in_the_open() -> None:
     for key in (PROJECT / "inventories/lab/.state/secrets/model_gateway").iterdir():
         for host in sorted(HOSTS):
             found = subprocess.run(
-                ["docker", "exec", f"lab-{host}", "grep", "--recursive", "--files-with-matches", "--fixed-strings", key.read_text().strip(), "/etc", "/var/lib", "/var/log"],
-                capture_output=True, text=True, check=False,
+                ["docker", "exec", f"lab-{host}", "grep", "-rlF", key.read_text().strip(), "/etc", "/var/lib", "/var/log"],
+                capture_output=True,
+                text=True,
+                check=False,
             )
             assert found.stdout == "", (key.name, host, found.stdout)
     tracked = subprocess.run(["git", "ls-files", "inventories/*/.state"], cwd=PROJECT, capture_output=True, text=True, check=True)

@@ -16,4 +16,4 @@ sys.path.insert(0, str(COLLECTIONS))
 
 from ansible.plugins.loader import init_plugin_loader  # noqa: E402
 
-init_plugin_loader()  # type: ignore[no-untyped-call]
+init_plugin_loader()

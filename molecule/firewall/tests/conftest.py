@@ -21,7 +21,7 @@ Play = Callable[..., "subprocess.CompletedProcess[str]"]
 def play() -> Play:
     """Run the scenario's playbook again, with variables, on debian12."""
 
-    def run(tags: str, **variables: Any) -> subprocess.CompletedProcess[str]:  # noqa: ANN401 - whatever a role takes
+    def run(tags: str, **variables: Any) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [
                 "ansible-playbook",

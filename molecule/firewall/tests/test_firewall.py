@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-
 Probe = Callable[[str, str, int], str]
 
 DEBIAN12 = {"IPv4": "198.18.21.12", "IPv6": "fd00:198:18:21::c"}

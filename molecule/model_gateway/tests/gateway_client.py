@@ -99,7 +99,7 @@ class Answer:
         """All that follows the headers of the first answer."""
         return self.raw.partition(b"\r\n\r\n")[2]
 
-    def json(self) -> Any:  # noqa: ANN401 - whatever JSON came
+    def json(self) -> Any:
         """Body as JSON."""
         return json.loads(self.body)
 

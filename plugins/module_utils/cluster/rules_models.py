@@ -70,7 +70,8 @@ def _gpus(host: Host, plan: Plan, report: Report) -> None:
         if host.gpus % need:
             # GPUs are linked in groups whose size divides their number; a share that does not would reach across groups, and strand the rest.
             fit = [str(count) for count in range(1, host.gpus + 1) if host.gpus % count == 0]
-            report.add(("models", name, "tensor_parallel"), f"{need} does not divide the {host.gpus} GPUs of '{host.name}'", f"give one of {listing(fit)}")
+            problem = f"{need} does not divide the {host.gpus} GPUs of '{host.name}'"
+            report.add(("models", name, "tensor_parallel"), problem, f"give one of {listing(fit)}")
             return
     if sum(needs.values()) > host.gpus:
         sums = " + ".join(f"{need} ({name})" for name, need in needs.items())
