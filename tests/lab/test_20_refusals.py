@@ -130,7 +130,7 @@ def test_by_tcp_to_vllms_port() -> None:
 def test_over_ipv6(curl: Curl, entry: Entry) -> None:
     def ipv6(host: str, prefix: str) -> str:
         listed = json.loads(execute(host, "ip", "-6", "-json", "addr").stdout)
-        return next(a["local"] for link in listed for a in link["addr_info"] if a["local"].startswith(prefix))
+        return str(next(a["local"] for link in listed for a in link["addr_info"] if a["local"].startswith(prefix)))
 
     gpu = ipv6("hq-gpu1", "fd00:198:18:1:")
     assert tcp("hq-client1", ipv6("hq-gw1", "fd00:198:18:1:"), 443) == "open"

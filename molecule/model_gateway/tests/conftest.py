@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from gateway_client import SERVERS, statuses, wait_until
+from gateway_client import wait_for_servers
 
 
 @pytest.fixture(scope="session", autouse=True)
 def all_servers_found() -> None:
     """Wait until each gateway has seen its servers alive."""
-    for gateway, servers in SERVERS.items():
-        wait_until(
-            lambda gateway=gateway, servers=servers: {statuses(gateway).get(server) for server in servers} == {"UP"}, f"{gateway} has found {servers}", 20
-        )
+    wait_for_servers(20)

@@ -201,7 +201,9 @@ def counters(host: str, model: str) -> dict[str, int]:
 
 def statuses(gateway: str) -> dict[tuple[str, str], str]:
     """Return the status of each server in a gateway's eyes, by pool and server; nothing while the gateway does not run."""
-    page = subprocess.run([*EXECUTE, f"{CLUSTER}-{gateway}", "curl", "--silent", "http://127.0.0.1:8405/;csv"], capture_output=True, text=True, check=False)
+    page = subprocess.run(
+        [*EXECUTE, f"{CLUSTER}-{gateway}", "curl", "--silent", "http://127.0.0.1:8405/;csv"], capture_output=True, text=True, check=False
+    )
     rows = csv.DictReader(page.stdout.removeprefix("# ").splitlines())
     return {(row["pxname"], row["svname"]): row["status"] for row in rows}
 
@@ -213,3 +215,14 @@ def wait_until(condition: Callable[[], bool], what: str, limit: float) -> float:
         assert time.monotonic() - begun < limit, f"not within {limit} s: {what}"
         time.sleep(0.1)
     return time.monotonic() - begun
+
+
+def wait_for_servers(limit: float) -> None:
+    """Wait until each gateway has seen its servers alive."""
+
+    def found(gateway: str) -> bool:
+        seen = statuses(gateway)
+        return all(seen.get(server) == "UP" for server in SERVERS[gateway])
+
+    for gateway in SERVERS:
+        wait_until(lambda gateway=gateway: found(gateway), f"{gateway} has found its servers", limit)

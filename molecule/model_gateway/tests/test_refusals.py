@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from gateway_client import Answer, chat, counters, exchange, http, key_of
@@ -189,17 +190,17 @@ def test_headers_that_are_too_large() -> None:
 
 
 def test_a_client_that_is_slow() -> None:
-    key = key_of(GOOD)
-    request = http(chat("assistant"), key=key)
-    # One byte now and then keeps no connection open: the whole body counts.
-    drip = at_home(request[:-40], *((0.5, request[-40 + i : -39 + i]) for i in range(20)))
-    assert (drip.status, drip.code) == (408, "request_timeout")
-    assert 2.5 < drip.moments[0] < 5
-    silent_in_headers = at_home(request[:60])
-    assert silent_in_headers.status == 408
-    assert 2.5 < silent_in_headers.moments[0] < 5
-    # A client that takes its time within the limit is served.
-    assert at_home(request[:-40], (1.5, request[-40:])).status == 200
+    request = http(chat("assistant"), key=key_of(GOOD))
+    with ThreadPoolExecutor() as pool:
+        # One byte now and then keeps no connection open: the whole body counts.
+        drip = pool.submit(at_home, request[:-40], *((0.5, request[-40 + i : -39 + i]) for i in range(20)))
+        silent_in_headers = pool.submit(at_home, request[:60])
+        in_time = pool.submit(at_home, request[:-40], (1.5, request[-40:]))
+    assert (drip.result().status, drip.result().code) == (408, "request_timeout")
+    assert 2.5 < drip.result().moments[0] < 5
+    assert silent_in_headers.result().status == 408
+    assert 2.5 < silent_in_headers.result().moments[0] < 5
+    assert in_time.result().status == 200
 
 
 def test_requests_hidden_in_a_body_are_requests_of_their_own() -> None:

@@ -54,9 +54,7 @@ def test_only_keys_of_the_peers_clients_that_may_call_something_here(client: str
 
 
 def test_a_peer_without_a_certificate() -> None:
-    answer = exchange(
-        "edge-gw1", "hq-gw1", http(chat("assistant"), key=key_of("web-chat")), from_address="198.19.25.39", vpn=False, certificate=False, port=8444
-    )
+    answer = exchange("edge-gw1", "hq-gw1", http(chat("assistant"), key=key_of("web-chat")), from_address="198.19.25.39", port=8444)
     assert (answer.status, answer.failure) == (0, "SSLError")
     twin()
 

@@ -1,0 +1,246 @@
+"""What the servers answer, to whom, and what they survive."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
+SCENARIO = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
+MODELS = ("double", "single")
+CERTIFICATE = "--cert /etc/sovereign/pki/host.crt --key /etc/sovereign/pki/host.key"
+READY_S = 240
+READY = "/usr/local/lib/sovereign/vllm_ready.py"
+
+
+def play(variables: dict[str, Any] | None = None, tags: str = "vllm", skip: str = "") -> subprocess.CompletedProcess[str]:
+    """Run the scenario's playbook once more, for the models' host alone."""
+    sources = [f"--inventory={SCENARIO / 'inventory'}", f"--inventory={PROJECT / 'molecule/shared/substrate.yml'}"]
+    command = ["ansible-playbook", *sources, str(SCENARIO / "converge.yml"), "--limit=gpu", f"--tags={tags}", f"--skip-tags={skip}"]
+    command.append(f"--extra-vars={json.dumps(variables or {})}")
+    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False, timeout=600)
+
+
+def show(on: Any, model: str, name: str) -> str:
+    value: str = on("gpu").check_output(f"systemctl show --property={name} --value vllm@{model}.service")
+    return value
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(1)
+
+
+@pytest.fixture(scope="module")
+def ports(contract: Any) -> dict[str, int]:
+    return {model["name"]: model["port"] for model in contract("gpu")["node"]["models"]}
+
+
+@pytest.fixture(scope="module")
+def ask(on: Any, contract: Any, ports: dict[str, int]) -> Callable[..., Any]:
+    """Give a function that asks a model's server from the gateway's host."""
+    gpu = contract("gpu")["node"]
+
+    def curl(model: str, path: str = "/v1/completions", body: dict[str, Any] | None = None, options: str = CERTIFICATE, host: str = "gateway") -> Any:
+        url = f"https://{gpu['fqdn']}:{ports[model]}{path}"
+        body = {"model": model, "prompt": "Good morning", "max_tokens": 4, **(body or {})}
+        return on(host).run(
+            f"curl --silent --show-error --no-buffer --max-time 60 --write-out '\\n%{{http_code}}' --cacert /etc/sovereign/pki/ca.crt {options}"
+            f" --resolve {gpu['fqdn']}:{ports[model]}:{gpu['address']} --json '{json.dumps(body)}' {url}"
+        )
+
+    return curl
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_completion_names_the_model_that_answered(ask: Any, model: str) -> None:
+    answer = ask(model)
+    assert answer.rc == 0, answer.stderr
+    body, status = answer.stdout.rsplit("\n", 1)
+    assert status == "200"
+    assert json.loads(body)["model"] == model
+    assert json.loads(body)["usage"]["completion_tokens"] > 0
+
+
+def test_a_chat_streams_chunk_by_chunk(ask: Any) -> None:
+    answer = ask("double", "/v1/chat/completions", {"stream": True, "max_tokens": 16, "messages": [{"role": "user", "content": "Hello"}]})
+    events = re.findall(r"^data: (.*)$", answer.stdout, flags=re.MULTILINE)
+    assert events[-1] == "[DONE]"
+    assert len(events) > 4
+    assert {json.loads(event)["model"] for event in events[:-1]} == {"double"}
+
+
+def test_the_model_is_split_over_two_workers(on: Any) -> None:
+    workers = [line for line in on("gpu").check_output("ps -e -o args").splitlines() if "Worker_TP" in line]
+    assert len(workers) == 2, workers
+
+
+def test_another_models_name_is_not_answered(ask: Any) -> None:
+    assert ask("single").stdout.endswith("200")
+    assert ask("single", body={"model": "double"}).stdout.endswith("404")
+
+
+def test_without_a_client_certificate_nobody_is_answered(ask: Any) -> None:
+    assert ask("single").rc == 0
+    refused = ask("single", options="")
+    assert refused.rc != 0
+    assert "alert" in refused.stderr, refused.stderr
+
+
+def test_only_the_gateway_reaches_the_port(ask: Any, contract: Any, ports: dict[str, int]) -> None:
+    assert ask("single").rc == 0
+    address = contract("gpu")["node"]["address"]
+    socket.create_connection((address, 22), timeout=5).close()  # This machine reaches the host, but it is no gateway.
+    with pytest.raises(OSError, match="timed out"):
+        socket.create_connection((address, ports["single"]), timeout=3)
+
+
+def test_nothing_else_listens_outside_loopback(on: Any, ports: dict[str, int]) -> None:
+    listening = on("gpu").check_output("ss --no-header --listening --tcp --numeric").splitlines()
+    outside = {line.split()[3] for line in listening if not line.split()[3].startswith(("127.", "[::1]"))}
+    assert {int(address.rsplit(":", 1)[1]) for address in outside} == {22, *ports.values()}
+
+
+def test_it_runs_without_privileges_and_cannot_write_its_model(on: Any) -> None:
+    pid = show(on, "single", "MainPID")
+    status = on("gpu").check_output(f"cat /proc/{pid}/status")
+    assert re.search(r"^CapBnd:\s+0+$", status, flags=re.MULTILINE)
+    assert re.search(r"^NoNewPrivs:\s+1$", status, flags=re.MULTILINE)
+    writable = on("gpu").check_output("find /var/lib/vllm -exec setpriv --reuid=vllm --regid=vllm --clear-groups test -w {} \\; -print")
+    assert writable == ""
+
+
+def test_users_words_are_not_in_the_journal(on: Any, ask: Any) -> None:
+    ask("single", body={"prompt": "xyzzy secret"})
+    journal = on("gpu").check_output("journalctl --unit=vllm@single --no-pager")
+    assert "POST /v1/completions" in journal
+    assert "xyzzy" not in journal
+
+
+def test_the_manifest_is_one_that_sha256sum_can_check(on: Any) -> None:
+    directory = on("gpu").check_output("sed --quiet 's/^model: //p' /etc/vllm/single.yaml")
+    checked = on("gpu").run(f"cd {directory} && sha256sum --strict --check ../../.manifests/single.sha256")
+    assert checked.rc == 0
+    assert "model.safetensors: OK" in checked.stdout
+
+
+def test_a_server_of_another_model_on_the_port_does_not_make_an_instance_ready(on: Any, contract: Any, ports: dict[str, int]) -> None:
+    gpu = contract("gpu")["node"]
+    arguments = f"--once --address {gpu['address']} --name {gpu['fqdn']} --tls /etc/sovereign/pki --port {ports['single']}"
+    assert on("gpu").run(f"python3 {READY} {arguments} --model single").rc == 0
+    refused = on("gpu").run(f"python3 {READY} {arguments} --model double")
+    assert refused.rc == 1
+    assert "it serves ['single'] instead of ['double']" in refused.stderr
+
+
+def test_a_rerun_restarts_nothing(on: Any) -> None:
+    before = [show(on, model, "MainPID") for model in MODELS]
+    rerun = play()
+    assert rerun.returncode == 0, rerun.stdout
+    assert re.search(r"^gpu\s.*changed=0 ", rerun.stdout, flags=re.MULTILINE), rerun.stdout
+    assert [show(on, model, "MainPID") for model in MODELS] == before
+
+
+def test_a_renewed_certificate_is_used_without_a_restart(on: Any, ask: Any) -> None:
+    def serial() -> str:
+        shown = ask("single", "/version", options=f"{CERTIFICATE} --verbose --write-out '%{{certs}}'")
+        return str(re.search(r"Serial Number:(\w+)", shown.stdout + shown.stderr)[1])  # type: ignore[index]
+
+    process, served = show(on, "single", "MainPID"), serial()
+    for _ in range(2):  # Twice, because vLLM loses sight of a file that is replaced, the first time.
+        renewed = play(tags="pki_rotate")
+        assert renewed.returncode == 0, renewed.stdout
+        wait_until(lambda served=served: serial() != served, 15)  # type: ignore[misc]
+        served = serial()
+    assert show(on, "single", "MainPID") == process
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        ("cp model.safetensors pytorch_model.bin", "pytorch_model.bin is a pickle"),
+        ("printf x | dd of=model.safetensors bs=1 seek=5000000 conv=notrunc", "manifest_sha256 demands"),
+    ],
+)
+def test_a_model_that_is_not_what_it_should_be_is_refused_and_the_one_in_use_serves_on(
+    on: Any, ask: Any, ports: dict[str, int], spoil: str, message: str
+) -> None:
+    demanded = on("gpu").check_output("sha256sum /var/lib/vllm/models/.manifests/single.sha256").split()[0]
+    on("gpu").run_expect([0], f"rm -rf /srv/spoilt && cp -r /srv/models/tiny /srv/spoilt && cd /srv/spoilt && {spoil}")
+    model = {"name": "single", "port": ports["single"], "source": "/srv/spoilt", "manifest_sha256": demanded}
+    refused = play({"vllm_models": [model]}, tags="vllm_configure")
+    assert refused.returncode != 0
+    assert message in refused.stdout, refused.stdout
+    assert ask("single").stdout.endswith("200")
+
+
+def test_what_cannot_work_or_must_not_is_refused_all_at_once_before_anything_is_done() -> None:
+    variables = {
+        "vllm_extra_args": {"trust_remote_code": True, "no-disable-fastapi-docs": True, "host": "0.0.0.0", "enable-log-requests": True},  # noqa: S104
+        "vllm_environment": {"VLLM_SERVER_DEV_MODE": 1},
+        "__vllm_shm_mb": 4096,
+        "__vllm_cpu_server_mb": 999999,
+    }
+    refused = play(variables, tags="preflight", skip="pki,firewall")
+    assert refused.returncode != 0
+    said = " ".join(refused.stdout.split())
+    for message in (
+        "argument trust-remote-code is refused: it loads code",
+        "argument disable-fastapi-docs is refused: the role sets it",
+        "argument host is refused",
+        "argument enable-log-requests is refused: it writes what users ask",
+        "VLLM_SERVER_DEV_MODE is refused",
+        "shm has 1024 MB",
+        "The CPU build needs about",
+    ):
+        assert message in said, refused.stdout
+    assert "changed=0" in refused.stdout
+
+
+def test_a_gpu_build_without_a_driver_is_refused() -> None:
+    refused = play({"vllm_build": "cuda"}, tags="preflight", skip="pki,firewall")
+    assert refused.returncode != 0
+    assert "nvidia-smi finds no working driver" in " ".join(refused.stdout.split())
+
+
+def test_a_failed_start_ends_the_run_early_with_the_end_of_the_journal_and_heals(on: Any, ask: Any) -> None:
+    failed = play({"vllm_extra_args": {"no-such-argument": 1}}, skip="vllm_install,verify")
+    assert failed.returncode != 0
+    assert "did not come up" in failed.stdout
+    assert "no-such-argument" in failed.stdout
+    healed = play(skip="vllm_install")
+    assert healed.returncode == 0, healed.stdout
+    assert ask("double").stdout.endswith("200")
+
+
+def test_a_killed_server_comes_back_and_is_active_only_when_it_answers(on: Any, ask: Any) -> None:
+    process = show(on, "single", "MainPID")
+    on("gpu").run_expect([0], f"kill -KILL {process}")
+    wait_until(lambda: show(on, "single", "ActiveState") == "activating", 30)
+    assert ask("single").rc != 0
+    wait_until(lambda: show(on, "single", "ActiveState") == "active", READY_S)
+    assert ask("single").stdout.endswith("200")
+    assert show(on, "single", "MainPID") != process
+    assert ask("double").stdout.endswith("200")
+
+
+def test_a_model_that_is_no_longer_declared_is_stopped_and_its_files_stay(on: Any, ask: Any, contract: Any) -> None:
+    kept = [model for model in contract("gpu")["node"]["models"] if model["name"] != "double"]
+    run = play({"vllm_models": kept}, skip="vllm_install")
+    assert run.returncode == 0, run.stdout
+    assert ask("double").rc != 0
+    assert ask("single").stdout.endswith("200")
+    assert show(on, "double", "UnitFileState") == "disabled"
+    assert not on("gpu").file("/etc/vllm/double.yaml").exists
+    assert on("gpu").run("ls /var/lib/vllm/models/double/*/model.safetensors").rc == 0
