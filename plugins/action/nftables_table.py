@@ -43,7 +43,6 @@ class ActionModule(ActionBase):
                     else str(confirmation.get("msg"))
                 )
             result["pending"] = False
-        self._remove_tmp_path(self._connection._shell.tmpdir)
         return result
 
     def _confirm(self, arguments: dict[str, Any], seconds: int, variables: dict[str, Any]) -> dict[str, Any]:

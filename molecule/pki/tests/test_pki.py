@@ -16,6 +16,8 @@ TRUST = "--cacert /etc/sovereign/pki/ca.crt"
 PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
 SCENARIO = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
 CURL_CERTIFICATE_REFUSED = 60
+# In TLS 1.3 a client hears of its refusal only after it has begun to talk: as an alert, or as a connection that is closed.
+CURL_REFUSED_BY_SERVER = {35, 55, 56}
 
 
 def run_role(*arguments: str) -> str:
@@ -61,7 +63,7 @@ def certificate(on: Any, name: str, field: str) -> str:
 def test_a_server_is_verified_by_its_name_its_services_name_the_entrys_name_and_its_address(call: Any, at: str) -> None:
     answer = call(at=at)
     assert answer.rc == 0, answer.stderr
-    assert "Verified" in answer.stdout or "Verify return code: 0" in answer.stdout or "TLSv1.3" in answer.stdout
+    assert "Client certificate" in answer.stdout
 
 
 def test_a_server_is_refused_under_a_name_that_is_not_its_own(call: Any) -> None:
@@ -74,16 +76,12 @@ def test_the_hosts_own_trust_store_knows_the_authority(call: Any) -> None:
 
 def test_a_client_without_a_certificate_is_refused(call: Any) -> None:
     assert call().rc == 0
-    refused = call(options=TRUST)
-    assert refused.rc != 0
-    assert "certificate required" in refused.stderr or "alert" in refused.stderr, refused.stderr
+    assert call(options=TRUST).rc in CURL_REFUSED_BY_SERVER
 
 
 def test_a_certificate_of_another_authority_is_refused_even_if_it_bears_the_same_name(call: Any, foreign: str) -> None:
     assert call().rc == 0
-    refused = call(options=f"{TRUST} --cert {foreign}/client.crt --key {foreign}/client.key")
-    assert refused.rc != 0
-    assert "unknown ca" in refused.stderr or "alert" in refused.stderr, refused.stderr
+    assert call(options=f"{TRUST} --cert {foreign}/client.crt --key {foreign}/client.key").rc in CURL_REFUSED_BY_SERVER
     assert call(options=f"--cacert {foreign}/ca.crt {OWN}").rc == CURL_CERTIFICATE_REFUSED
 
 
@@ -140,9 +138,7 @@ def test_a_new_name_is_signed_at_the_next_run(on: Any, call: Any) -> None:
 def test_an_expired_certificate_is_refused_and_the_next_run_heals_it(on: Any, call: Any) -> None:
     assert call().rc == 0
     run_role("--limit=client", "--extra-vars={pki_validity_days: 0, pki_renew_before_days: 398}", "--skip-tags=pki_install,verify")
-    refused = call()
-    assert refused.rc != 0
-    assert "expired" in refused.stderr or "alert" in refused.stderr, refused.stderr
+    assert call().rc in CURL_REFUSED_BY_SERVER
     run_role("--limit=client", "--skip-tags=pki_install")
     answer = call()
     assert answer.rc == 0, answer.stderr

@@ -19,6 +19,8 @@ SCENARIO = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
 MODELS = ("double", "single")
 CERTIFICATE = "--cert /etc/sovereign/pki/host.crt --key /etc/sovereign/pki/host.key"
 READY_S = 240
+# In TLS 1.3 a client hears of its refusal only after it has begun to talk: as an alert, or as a connection that is closed.
+CURL_REFUSED_BY_SERVER = {35, 55, 56}
 READY = "/usr/local/lib/sovereign/vllm_ready.py"
 
 
@@ -93,9 +95,7 @@ def test_another_models_name_is_not_answered(ask: Any) -> None:
 
 def test_without_a_client_certificate_nobody_is_answered(ask: Any) -> None:
     assert ask("single").rc == 0
-    refused = ask("single", options="")
-    assert refused.rc != 0
-    assert "alert" in refused.stderr, refused.stderr
+    assert ask("single", options="").rc in CURL_REFUSED_BY_SERVER
 
 
 def test_only_the_gateway_reaches_the_port(ask: Any, contract: Any, ports: dict[str, int]) -> None:

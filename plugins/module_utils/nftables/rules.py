@@ -7,8 +7,8 @@ A rule is a dictionary::
      interface: wg0, comment: text}
 
 ``ports`` belongs to the protocols that have them, and is then required. Without ``peers`` the rule holds for any address. An *empty* list of either
-lets nothing through, so that a list that was computed from a group without members never opens a port to the world. ``{from: [...]}`` and ``{to: [...]}`` are short
-for ``chain: input`` and ``chain: output`` with those peers.
+lets nothing through, so that a list that was computed from a group without members never opens a port to the world. ``{from: [...]}`` and
+``{to: [...]}`` are short for ``chain: input`` and ``chain: output`` with those peers.
 """
 
 from __future__ import annotations

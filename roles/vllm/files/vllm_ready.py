@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import os
 import socket
 import ssl
 import struct
@@ -177,7 +178,7 @@ def check(server: Server, model: str, warm_up_s: float) -> str:
     raise HopelessError("it answers neither completions nor embeddings nor pooling")
 
 
-def wait(server: Server, model: str, warm_up_s: float, canaries: int) -> str:
+def wait(server: Server, model: str, warm_up_s: float, canaries: int, main_process: Path) -> str:
     """Wait until the instance is ready. How long it may take to start is systemd's affair (``TimeoutStartSec=``).
 
     Args:
@@ -185,6 +186,7 @@ def wait(server: Server, model: str, warm_up_s: float, canaries: int) -> str:
         model: Name that it must serve.
         warm_up_s: Longest wait for the canary, in seconds.
         canaries: How many may fail before it is given up.
+        main_process: The server's process in ``/proc``. While this waits, systemd does not look after it.
 
     Returns:
         What was seen, for the journal.
@@ -193,12 +195,11 @@ def wait(server: Server, model: str, warm_up_s: float, canaries: int) -> str:
         HopelessError: If it is given up.
     """
     started = time.monotonic()
-    while not unit_listens(server.address, server.port):
-        time.sleep(POLL_S)
     failed = 0
-    while True:
+    while main_process.exists():
         try:
-            return f"{model} is ready after {time.monotonic() - started:.0f} s: {check(server, model, warm_up_s)}"
+            if unit_listens(server.address, server.port):
+                return f"{model} is ready after {time.monotonic() - started:.0f} s: {check(server, model, warm_up_s)}"
         except StartingError:
             pass
         except CanaryError as error:
@@ -207,6 +208,7 @@ def wait(server: Server, model: str, warm_up_s: float, canaries: int) -> str:
             if failed >= canaries:
                 raise HopelessError(f"{canaries} canaries failed, the last one so: {error}") from error
         time.sleep(POLL_S)
+    raise HopelessError("its server has ended")
 
 
 def main(arguments: list[str]) -> int:
@@ -231,7 +233,10 @@ def main(arguments: list[str]) -> int:
         context.load_cert_chain(options.tls / "host.crt", options.tls / "host.key")
     server = Server(options.address, options.port, options.name, context)
     try:
-        seen = check(server, options.model, options.warm_up) if options.once else wait(server, options.model, options.warm_up, options.canaries)
+        if options.once:
+            seen = check(server, options.model, options.warm_up)
+        else:
+            seen = wait(server, options.model, options.warm_up, options.canaries, Path("/proc") / os.environ["MAINPID"])
         print(seen, flush=True)
     except (StartingError, CanaryError, HopelessError) as error:
         print(f"{options.model} is not ready: {error}", file=sys.stderr, flush=True)

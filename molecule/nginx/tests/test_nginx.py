@@ -1,0 +1,176 @@
+"""What clients meet at the entry: names, paths, refusals, streams, and what is behind."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from time import sleep
+from typing import Any
+
+from entry_client import ADDRESS, HERE, NAME, OUTSIDE, THERE, Answer, chat, exchange, http, key_of, log
+
+TRUSTED = "curl --silent --show-error --noproxy ai.nginx.test --cacert /etc/sovereign/pki/ca.crt"
+
+
+def test_a_chat_request_is_answered_over_tls_and_http_2(on: Any, entry: str) -> None:
+    command = f"{TRUSTED} --http2 --resolve {NAME}:443:{ADDRESS[entry]} --write-out '\n%%{{http_version}}'"
+    command += f" --header %s --data %s https://{NAME}/v1/chat/completions"
+    answer, version = on("backend").check_output(command, f"Authorization: Bearer {key_of('core-banking')}", chat().decode()).rsplit("\n", 1)
+    assert version == "2"
+    assert json.loads(answer)["model"] == "assistant"
+
+
+def test_the_gateway_learns_the_clients_address_and_id_and_not_what_the_client_made_up(on: Any, entry: str) -> None:
+    claims = "X-Forwarded-For: 10.9.9.9\r\nX-Real-IP: 10.9.9.9\r\nForwarded: for=10.9.9.9\r\nX-Request-ID: order-4711-a\r\n"
+    answer = exchange(entry, http(chat(), key=key_of("branch-desk"), headers=claims), source=THERE)
+    seen = answer.json()["stub"]["headers"]
+    assert (seen["x-forwarded-for"], seen["x-real-ip"], seen["x-forwarded-proto"]) == (THERE, THERE, "https")
+    assert "10.9.9.9" not in json.dumps(seen)
+    assert seen["x-request-id"] == answer.headers["x-request-id"] == "order-4711-a"
+    assert answer.headers["strict-transport-security"] == "max-age=31536000"
+    (line,) = log(on(entry), request_id="order-4711-a")
+    assert (line["client"], line["tier"], line["address"], line["status"]) == ("branch-desk", "standard", THERE, 200)
+    assert line["upstream"].endswith(":8443")
+    assert float(line["upstream_first_byte_seconds"]) <= float(line["upstream_seconds"]) <= float(line["seconds"]) + 0.002
+    strange = exchange(entry, http(chat(), key=key_of("branch-desk"), headers='X-Request-ID: "};drop\r\n'))
+    assert len(strange.headers["x-request-id"]) == len("0123456789abcdef") * 2
+
+
+def test_a_secret_in_the_query_is_not_logged(on: Any, entry: str) -> None:
+    exchange(entry, http(method="GET", path="/v1/models?key=hush-hush", headers="X-Request-ID: with-query\r\n", key=key_of("branch-desk")))
+    (line,) = log(on(entry), request_id="with-query")
+    assert line["path"] == "/v1/models"
+
+
+def test_an_upstream_that_is_not_a_gateway_of_this_site_gets_nothing(on: Any) -> None:
+    assert exchange("debian13", http(chat(), key=key_of("core-banking"))).status == 200
+    # The same servers, under a name that their certificates do not bear: what an impostor with another certificate of ours would look like.
+    config = "/etc/nginx/nginx.conf"
+    host = on("debian13")
+    swap = "s/proxy_ssl_name .*/proxy_ssl_name model-gateway.edge.nginx.test;/"
+    host.check_output(f"sed --in-place=.kept '{swap}' {config} && systemctl reload nginx && sleep 1")
+    try:
+        refused = exchange("debian13", http(chat(), key=key_of("core-banking")))
+        assert (refused.status, refused.code) == (502, "bad_gateway")
+    finally:
+        host.check_output(f"mv {config}.kept {config} && systemctl reload nginx && sleep 1")
+
+
+def test_a_stream_arrives_token_by_token(entry: str) -> None:
+    answer = exchange(entry, http(chat(stream=True, max_tokens=12), key=key_of("core-banking")))
+    assert answer.raw.count(b"data: ") == 13
+    assert answer.body.rstrip().endswith(b"0")
+    assert len(answer.moments) >= 12
+    assert answer.moments[-1] - answer.moments[0] > 0.9
+    gaps = [later - earlier for earlier, later in zip(answer.moments, answer.moments[1:], strict=False)]
+    assert sorted(gaps)[len(gaps) // 2] < 0.3
+
+
+def test_a_stream_over_http_2_arrives_token_by_token(on: Any, entry: str) -> None:
+    stamp = "import sys, time\nfor line in sys.stdin.buffer: print(time.monotonic(), line)"
+    command = f"{TRUSTED} --no-buffer --http2 --resolve {NAME}:443:{ADDRESS[entry]} --header %s --data %s https://{NAME}/v1/chat/completions"
+    command += " | python3 -c %s"
+    body = chat(stream=True, max_tokens=12).decode()
+    lines = on("backend").check_output(command, f"Authorization: Bearer {key_of('core-banking')}", body, stamp).splitlines()
+    moments = [float(line.split()[0]) for line in lines if "data:" in line]
+    assert len(moments) == 13
+    assert moments[-1] - moments[0] > 0.9
+
+
+def test_what_is_wrong_is_told_in_openais_form(entry: str) -> None:
+    key = key_of("core-banking")
+    cases: dict[tuple[int, str], Answer] = {
+        (400, "bad_request"): exchange(entry, b"GARBAGE\r\n\r\n"),
+        (404, "unknown_url"): exchange(entry, http(path="/admin", method="GET", key=key)),
+        (405, "method_not_allowed"): exchange(entry, http(path="/v1/models", method="TRACE", key=key)),
+        (413, "request_too_large"): exchange(entry, http(b"x" * 1_048_577, key=key)),
+        (414, "url_too_long"): exchange(entry, http(path="/" + "x" * 9000, method="GET", key=key)),
+        (421, "unknown_host"): exchange(entry, http(chat(), key=key, host="elsewhere.example")),
+        (431, "headers_too_large"): exchange(entry, http(headers="".join(f"X-{n}: {'x' * 4000}\r\n" for n in range(12)))),
+        (400, "https_required"): exchange(entry, http(chat(), key=key), tls=False),
+        (505, "http_version_not_supported"): exchange(entry, b"GET / HTTP/9.1\r\n\r\n"),
+    }
+    for (status, code), answer in cases.items():
+        assert (answer.status, answer.code) == (status, code), answer.raw
+        assert answer.headers["cache-control"] == "no-store"
+        assert answer.headers["x-request-id"]
+    assert exchange(entry, http(path="/.error/429", method="GET")).status == 404
+    # A body of exactly the largest size passes, and so do the gateway's own refusals.
+    assert exchange(entry, http(chat().ljust(1_048_576), key=key)).status == 200
+    refusal = exchange(entry, http(json.dumps({"model": "unheard-of"}).encode(), key=key))
+    assert (refusal.status, refusal.json()["error"]["type"]) == (404, "NotFoundError")
+
+
+def test_the_entry_answers_to_its_own_names_only_and_shows_a_certificate_for_them(on: Any, entry: str) -> None:
+    for name in (NAME, f"{entry}.nginx.test"):
+        assert exchange(entry, http(path="/healthz", method="GET", host=name), name=name).json() == {"status": "ok"}
+    assert on("backend").check_output(f"{TRUSTED} --noproxy '*' https://{ADDRESS[entry]}/healthz") == '{"status":"ok"}'
+    assert exchange(entry, http(path="/healthz", method="GET", host="elsewhere.example")).status == 421
+    assert exchange(entry, http(path="/healthz", method="GET"), name="elsewhere.example").failure == "SSLCertVerificationError"
+
+
+def test_old_tls_is_refused(on: Any, entry: str) -> None:
+    command = "openssl s_client -brief -connect %s:443 -CAfile /etc/sovereign/pki/ca.crt -verify_return_error -cipher 'ALL:@SECLEVEL=0' %s </dev/null"
+    assert on("backend").run(command, ADDRESS[entry], "-tls1_2").rc == 0
+    assert on("backend").run(command, ADDRESS[entry], "-tls1_1").rc != 0
+
+
+def test_it_listens_on_ipv6_too(on: Any, entry: str) -> None:
+    assert on(entry).check_output(f"{TRUSTED} --ipv6 --resolve '{NAME}:443:[::1]' https://{NAME}/healthz") == '{"status":"ok"}'
+
+
+def test_clients_from_elsewhere_do_not_get_through_the_firewall() -> None:
+    ask = http(path="/healthz", method="GET")
+    assert exchange("debian13", ask, source=HERE).status == 200
+    assert exchange("debian13", ask, source=OUTSIDE, timeout=3).failure in ("TimeoutError", "ConnectionRefusedError")
+
+
+def test_slow_clients_are_cut_off(on: Any, entry: str) -> None:
+    head = http(chat(), key=key_of("core-banking"), headers="X-Request-ID: slow-client\r\n")
+    with ThreadPoolExecutor() as pool:
+        silent = pool.submit(exchange, entry, head[:20])
+        dripping = pool.submit(exchange, entry, head[:-10], timeout=20)
+        steady = pool.submit(exchange, entry, head[:-10].replace(b"slow", b"calm"), (1, head[-10:]))
+    assert silent.result().status == 0
+    assert 1.5 < silent.result().seconds < 8
+    assert dripping.result().status == 0
+    assert 1.5 < dripping.result().seconds < 8
+    assert steady.result().status == 200
+    (line,) = log(on(entry), request_id="slow-client")[-1:]
+    assert (line["status"], line["upstream"]) == (408, "")
+
+
+def test_http_is_sent_to_https_by_our_own_name() -> None:
+    answer = exchange("debian12", http(path="/v1/models?x=1", method="GET", host="elsewhere.example"), port=80, tls=False)
+    assert (answer.status, answer.headers["location"]) == (308, f"https://{NAME}/v1/models?x=1")
+    assert exchange("debian13", http(method="GET"), port=80, tls=False, timeout=3).failure
+
+
+def test_an_application_is_served_beside_the_models(application: None) -> None:
+    answer = exchange("debian12", http(b"x" * 2_000_000, path="/application/upload"))
+    assert answer.status == 200
+    assert b"x-forwarded-proto: https" in answer.body.lower()
+    assert exchange("debian12", http(b"x" * 4_200_000, path="/application/upload")).status == 413
+    assert exchange("debian13", http(path="/application/upload")).status == 404
+    upgrade = f"GET /application/ws HTTP/1.1\r\nHost: {NAME}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n".encode()
+    conversation = exchange("debian12", upgrade, (0.5, b"one"), (0.5, b"two"), timeout=3)
+    assert conversation.status == 101
+    assert conversation.body == b"echo oneecho two"
+
+
+def test_monitoring_reads_the_status_on_the_host_itself_and_nobody_else_does(on: Any, entry: str) -> None:
+    assert "Active connections" in on(entry).check_output("curl --silent --fail --noproxy '*' http://127.0.0.1:8406/stub_status")
+    assert exchange(entry, http(path="/stub_status", method="GET"), port=8406, tls=False, timeout=3).failure
+    assert exchange(entry, http(path="/stub_status", method="GET")).status == 404
+
+
+def test_a_reload_does_not_cut_a_stream(on: Any, entry: str) -> None:
+    process = on(entry).check_output("systemctl show --property=MainPID nginx")
+    with ThreadPoolExecutor() as pool:
+        stream = pool.submit(exchange, entry, http(chat(stream=True, max_tokens=40), key=key_of("core-banking")))
+        sleep(1.5)
+        on(entry).check_output("systemctl reload nginx")
+        assert exchange(entry, http(chat(), key=key_of("core-banking"))).status == 200
+        assert not stream.done()
+    assert stream.result().raw.count(b"data: ") == 41
+    assert on(entry).check_output("systemctl show --property=MainPID nginx") == process

@@ -1,0 +1,129 @@
+"""What operators rely on: gateways that die and return, keys that stay secret, mistakes that are not put into force."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from time import sleep
+from typing import Any
+
+from entry_client import chat, crowd, exchange, http, key_of, play
+
+MUTUAL = "curl --silent --noproxy '*' --cacert /etc/sovereign/pki/ca.crt --cert /etc/sovereign/pki/host.crt --key /etc/sovereign/pki/host.key"
+
+
+def served(on: Any) -> int:
+    """Requests that the stand-in on debian12 has answered since it was started."""
+    lines = on("debian12").check_output(f"{MUTUAL} https://198.18.26.12:8443/metrics").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("stub_completed_total"))
+
+
+def disturbed(disturb: Callable[[], object]) -> Any:
+    """Give what a client meets while something happens to a gateway."""
+    vip = {"key": key_of("core-banking"), "pace": 20, "body": chat().decode()}
+    with ThreadPoolExecutor() as pool:
+        met = pool.submit(crowd, "debian13", 6, 4, vip=vip)
+        sleep(3)
+        disturb()
+    return met.result()["vip"]
+
+
+def test_a_gateway_that_dies_is_left_out_without_an_error_and_taken_back(on: Any) -> None:
+    stub = on("debian12")
+    met = disturbed(lambda: stub.check_output("systemctl kill --signal=KILL stub"))
+    assert met.statuses == {200}
+    stub.check_output("systemctl start stub && sleep 6")
+    crowd("debian13", 2, 4, vip={"key": key_of("core-banking"), "pace": 20, "body": chat().decode()})
+    assert served(on) > 0
+
+
+def test_a_gateway_that_hangs_holds_only_the_requests_it_already_has(on: Any) -> None:
+    stub = on("debian12")
+    exchange("debian13", http(chat(), key=key_of("core-banking")))
+    stub.check_output("systemctl kill --signal=STOP stub")
+    try:
+        # Connections that were open may each hold one request; a client that gives up and asks again soon gets through, each time.
+        waits = []
+        for _ in range(12):
+            answer = exchange("debian13", http(chat(), key=key_of("core-banking")), timeout=3)
+            waits.append((answer.status, round(answer.seconds, 1)))
+    finally:
+        stub.check_output("systemctl kill --signal=CONT stub")
+    assert [status for status, _ in waits[-4:]] == [200] * 4, waits
+    assert sum(status == 200 for status, _ in waits) >= 8, waits
+
+
+def test_the_whole_entry_without_gateways_says_so(on: Any) -> None:
+    for name in ("backend", "debian12"):
+        on(name).check_output("systemctl stop stub")
+    try:
+        answer = exchange("debian13", http(chat(), key=key_of("core-banking")))
+        assert (answer.status, answer.code) == (502, "bad_gateway")
+        assert answer.headers["retry-after"]
+        assert exchange("debian13", http(path="/healthz", method="GET")).status == 200
+    finally:
+        for name in ("backend", "debian12"):
+            on(name).check_output("systemctl start stub")
+    sleep(6)
+    assert exchange("debian13", http(chat(), key=key_of("core-banking"))).status == 200
+
+
+def test_keys_are_nowhere_and_only_root_reads_the_pepper(on: Any, entry: str) -> None:
+    host = on(entry)
+    host.check_output("journalctl --sync")
+    for client in ("core-banking", "branch-desk", "back-office"):
+        key = key_of(client)
+        assert exchange(entry, http(chat(), key=key)).status == 200
+        assert host.run("grep --recursive --quiet --fixed-strings --devices=skip -e %s /etc /var/log /var/lib/nginx /run/systemd", key).rc == 1
+        assert host.run("journalctl --output=cat | grep --quiet --fixed-strings -e %s", key).rc == 1
+    readers = "setpriv --reuid=%s --regid=%s --groups=ssl-cert,adm cat /etc/nginx/clients.conf"
+    assert host.run(readers, "www-data", "www-data").rc != 0
+    assert host.run(readers, "nobody", "nogroup").rc != 0
+    assert "core-banking" in host.check_output("cat /etc/nginx/clients.conf")
+
+
+def test_a_mistake_is_refused_before_it_is_put_into_force(on: Any) -> None:
+    host, config = on("debian13"), "/etc/nginx/nginx.conf"
+    before = host.file(config).sha256sum
+    run = play("--limit=debian13", "--tags=nginx_configure,nginx_service", nginx_access_log="syslog:server=")
+    assert run.returncode != 0
+    assert "failed to validate" in run.stdout
+    assert "nginx.conf" in run.stdout or ".source" in run.stdout
+    assert host.file(config).sha256sum == before
+    host.check_output("nginx -t -q")
+    assert exchange("debian13", http(chat(), key=key_of("core-banking"))).status == 200
+
+
+def test_verify_tells_that_something_else_runs_than_the_inventory_says(on: Any) -> None:
+    assert play("--limit=debian13", "--tags=verify").returncode == 0
+    run = play("--limit=debian13", "--tags=verify", nginx_hsts_seconds=1)
+    assert run.returncode != 0
+    assert "Ask nginx whether it runs this configuration" in run.stdout
+
+
+def test_a_new_key_counts_beside_the_old_one_after_a_reload(on: Any) -> None:
+    process = on("debian13").check_output("systemctl show --property=MainPID nginx")
+    new = f"sk-core-banking-{'n' * 43}"
+    keys = {client: [key_of(client)] for client in ("core-banking", "branch-desk", "back-office")}
+    run = play("--limit=debian13", "--tags=nginx_configure,nginx_service", nginx_keys=keys | {"core-banking": [*keys["core-banking"], new]})
+    assert run.returncode == 0, run.stdout
+    assert new not in run.stdout
+    ask = {"pace": 40, "source": "198.18.26.31"}
+    met = crowd("debian13", 2, old=ask | {"key": key_of("core-banking"), "pace": 15}, new=ask | {"key": new, "pace": 15})
+    assert met["old"].statuses == met["new"].statuses == {200}
+    run = play("--limit=debian13", "--tags=nginx_configure,nginx_service")
+    assert run.returncode == 0, run.stdout
+    assert 429 in crowd("debian13", 2, new=ask | {"key": new})["new"].statuses
+    assert on("debian13").check_output("systemctl show --property=MainPID nginx") == process
+
+
+def test_a_renewed_certificate_is_shown_without_a_restart(on: Any) -> None:
+    serial = "openssl s_client -connect 198.18.26.11:443 -servername ai.nginx.test </dev/null 2>/dev/null | openssl x509 -noout -serial"
+    shown, process = on("backend").check_output(serial), on("debian13").check_output("systemctl show --property=MainPID nginx")
+    run = play("--limit=debian13", "--tags=pki_rotate")
+    assert run.returncode == 0, run.stdout
+    sleep(1)
+    assert on("backend").check_output(serial) != shown
+    assert on("debian13").check_output("systemctl show --property=MainPID nginx") == process
+    # With the new certificate it is known to the gateways as well.
+    assert exchange("debian13", http(chat(), key=key_of("core-banking"))).status == 200
