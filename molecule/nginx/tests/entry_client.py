@@ -6,7 +6,7 @@ import base64
 import json
 import os
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ CLUSTER = "mol-nginx"
 CLIENTS = "backend"
 NAME = "ai.nginx.test"
 ADDRESS = {"debian13": "198.18.26.11", "debian12": "198.18.26.12"}
-HERE, THERE, OUTSIDE = "198.18.26.31", "198.18.26.32", "198.18.26.131"
+# Two addresses of clients, that of a load balancer which debian12 trusts, and one outside the clients' networks.
+HERE, THERE, BALANCER, OUTSIDE = "198.18.26.31", "198.18.26.32", "198.18.26.33", "198.18.26.131"
 
 # Runs inside a host: opens a connection, sends what it is told piece by piece, and notes when each part of the answer came.
 CONVERSATION = """
@@ -109,6 +110,11 @@ class Answer:
     seconds: float
 
     @property
+    def last(self) -> Answer:
+        """The last of several answers."""
+        return replace(self, raw=b"HTTP/1.1 " + self.raw.rpartition(b"HTTP/1.1 ")[2])
+
+    @property
     def status(self) -> int:
         """Status of the first answer; 0 if there was none."""
         return int(self.raw.split(b" ", 2)[1]) if self.raw.startswith(b"HTTP/") else 0
@@ -170,10 +176,18 @@ def chat(**fields: object) -> bytes:
 
 
 def http(
-    body: bytes = b"", *, key: str | None = None, path: str = "/v1/chat/completions", method: str = "POST", host: str = NAME, headers: str = ""
+    body: bytes = b"",
+    *,
+    key: str | None = None,
+    path: str = "/v1/chat/completions",
+    method: str = "POST",
+    host: str = NAME,
+    headers: str = "",
+    close: bool = True,
 ) -> bytes:
     """One request, as bytes."""
-    lines = f"{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{headers}"
+    lines = f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n{headers}"
+    lines += "Connection: close\r\n" if close else ""
     lines += f"Authorization: Bearer {key}\r\n" if key else ""
     return f"{lines}Content-Length: {len(body)}\r\n\r\n".encode() + body
 

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from time import sleep
 from typing import Any
 
-from entry_client import ADDRESS, HERE, NAME, OUTSIDE, THERE, Answer, chat, exchange, http, key_of, log
+from entry_client import ADDRESS, BALANCER, HERE, NAME, OUTSIDE, THERE, Answer, chat, exchange, http, key_of, log
 
 TRUSTED = "curl --silent --show-error --noproxy ai.nginx.test --cacert /etc/sovereign/pki/ca.crt"
 
@@ -34,6 +34,12 @@ def test_the_gateway_learns_the_clients_address_and_id_and_not_what_the_client_m
     assert float(line["upstream_first_byte_seconds"]) <= float(line["upstream_seconds"]) <= float(line["seconds"]) + 0.002
     strange = exchange(entry, http(chat(), key=key_of("branch-desk"), headers='X-Request-ID: "};drop\r\n'))
     assert len(strange.headers["x-request-id"]) == len("0123456789abcdef") * 2
+
+
+def test_a_load_balancer_in_front_is_believed_where_it_is_declared() -> None:
+    ask = http(chat(), key=key_of("core-banking"), headers="X-Forwarded-For: 10.9.9.9, 10.8.8.8\r\n")
+    assert exchange("debian12", ask, source=BALANCER).json()["stub"]["headers"]["x-forwarded-for"] == "10.8.8.8"
+    assert exchange("debian13", ask, source=BALANCER).json()["stub"]["headers"]["x-forwarded-for"] == BALANCER
 
 
 def test_a_secret_in_the_query_is_not_logged(on: Any, entry: str) -> None:

@@ -95,7 +95,6 @@ def test_a_mistake_is_refused_before_it_is_put_into_force(on: Any) -> None:
 
 
 def test_verify_tells_that_something_else_runs_than_the_inventory_says(on: Any) -> None:
-    assert play("--limit=debian13", "--tags=verify").returncode == 0
     run = play("--limit=debian13", "--tags=verify", nginx_hsts_seconds=1)
     assert run.returncode != 0
     assert "Ask nginx whether it runs this configuration" in run.stdout
