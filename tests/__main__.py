@@ -70,7 +70,10 @@ def lint() -> list[Outcome]:
         run("lint: ruff format", ["ruff", "format", "--check", "."]),
         run("lint: mypy", ["mypy", "--strict", "-p", "ansible_collections.sovereign.dify.plugins"], MYPYPATH="collections"),
         run("lint: mypy of lab and tests", ["mypy", "--strict", "lab", "tests", "docs"], MYPYPATH="lab:collections"),
-        run("lint: ansible-lint", ["ansible-lint", "--offline", "--project-dir", "."]),
+        run(
+            "lint: ansible-lint",
+            ["ansible-lint", "--offline", "playbooks", "roles", "molecule", "inventories", "meta", "galaxy.yml", "requirements.yml", "changelogs"],
+        ),
         run("lint: plugin documentation", ["antsibull-docs", "lint-collection-docs", "--plugin-docs", "--skip-rstcheck", "."]),
         run("lint: changelog", ["antsibull-changelog", "lint"]),
         run("lint: generated pages", [sys.executable, "docs/generate.py", "--check"]),

@@ -417,9 +417,8 @@ class Store:
         """Copy beside, compare what was written, and move into place in one step."""
         partial = self.root / ".partial" / model.name
         expected = parse_checksums(manifest)
-        self._make_directory(self.root)
-        self._make_directory(self.root / model.name)
-        self._make_directory(partial)
+        for directory in (self.root, self.root / model.name, partial.parent, partial):
+            self._make_directory(directory)
         leftover = [partial / path for path in set(files_below(partial)) - set(paths)]
         for unwanted in [*leftover, *partial.rglob(f"*{PART}")]:
             unwanted.unlink()
@@ -484,4 +483,5 @@ class Store:
         beside = path.with_name(f".{path.name}{PART}")
         beside.write_text(text, encoding="utf-8")
         beside.chmod(0o640)
+        os.chown(beside, -1, self.gid)
         beside.replace(path)

@@ -144,12 +144,23 @@ def test_a_server_of_another_model_on_the_port_does_not_make_an_instance_ready(o
     assert "it serves ['single'] instead of ['double']" in refused.stderr
 
 
-def test_a_rerun_restarts_nothing(on: Any) -> None:
-    before = [show(on, model, "MainPID") for model in MODELS]
-    rerun = play()
-    assert rerun.returncode == 0, rerun.stdout
-    assert re.search(r"^gpu\s.*changed=0 ", rerun.stdout, flags=re.MULTILINE), rerun.stdout
+def test_a_rerun_stops_what_is_not_declared_keeps_its_files_and_restarts_nothing_else(on: Any) -> None:
+    gpu, before = on("gpu"), [show(on, model, "MainPID") for model in MODELS]
+    # An instance that has been taken out of cluster.yml; what it runs does not matter.
+    stand_in = "[Service]\nEnvironmentFile=\nExecStartPre=\nExecStart=\nExecStart=sleep infinity\nExecStartPost=\nWorkingDirectory=/\n"
+    gpu.run_expect(
+        [0], f"mkdir -p /run/systemd/system/vllm@old.service.d && printf '{stand_in}' > /run/systemd/system/vllm@old.service.d/stand-in.conf"
+    )
+    gpu.run_expect([0], "touch /etc/vllm/old.yaml /etc/vllm/old.env && cp -r /var/lib/vllm/models/single /var/lib/vllm/models/old")
+    gpu.run_expect([0], "systemctl daemon-reload && systemctl enable --now vllm@old")
+    run = play(skip="vllm_install")
+    assert run.returncode == 0, run.stdout
+    assert re.search(r"^gpu\s.*changed=1 ", run.stdout, flags=re.MULTILINE), run.stdout
+    assert (show(on, "old", "ActiveState"), show(on, "old", "UnitFileState")) == ("inactive", "disabled")
+    assert gpu.run("ls /etc/vllm/old.yaml /etc/vllm/old.env").rc != 0
+    assert gpu.run("ls /var/lib/vllm/models/old/*/model.safetensors").rc == 0
     assert [show(on, model, "MainPID") for model in MODELS] == before
+    gpu.run_expect([0], "rm -r /run/systemd/system/vllm@old.service.d /var/lib/vllm/models/old")
 
 
 def test_a_renewed_certificate_is_used_without_a_restart(on: Any, ask: Any) -> None:
@@ -233,14 +244,3 @@ def test_a_killed_server_comes_back_and_is_active_only_when_it_answers(on: Any, 
     assert ask("single").stdout.endswith("200")
     assert show(on, "single", "MainPID") != process
     assert ask("double").stdout.endswith("200")
-
-
-def test_a_model_that_is_no_longer_declared_is_stopped_and_its_files_stay(on: Any, ask: Any, contract: Any) -> None:
-    kept = [model for model in contract("gpu")["node"]["models"] if model["name"] != "double"]
-    run = play({"vllm_models": kept}, skip="vllm_install")
-    assert run.returncode == 0, run.stdout
-    assert ask("double").rc != 0
-    assert ask("single").stdout.endswith("200")
-    assert show(on, "double", "UnitFileState") == "disabled"
-    assert not on("gpu").file("/etc/vllm/double.yaml").exists
-    assert on("gpu").run("ls /var/lib/vllm/models/double/*/model.safetensors").rc == 0
