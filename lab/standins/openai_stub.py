@@ -69,16 +69,17 @@ class Stub:
         # Nothing more comes from a client that waits for its answer: whatever can be read now means that it has left.
         gone = asyncio.create_task(reader.read(1))
         work = asyncio.create_task(self.complete(request, writer))
+        end = "aborted"
         try:
             await asyncio.wait({gone, work}, return_when=asyncio.FIRST_COMPLETED)
             if not work.done():
                 work.cancel()
-                self.counters["aborted"] += 1
                 return False
             work.result()
-            self.counters["completed"] += 1
+            end = "completed"
             return not gone.done() and not await pipelined(gone)
         finally:
+            self.counters[end] += 1
             self.counters["running"] -= 1
 
     def information(self, path: str) -> tuple[int, str, bytes]:

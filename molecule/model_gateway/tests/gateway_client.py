@@ -192,11 +192,11 @@ def counters(host: str, model: str) -> dict[str, int]:
         *("curl", "--silent", "--show-error", "--cacert", f"{pki}/ca.crt", "--cert", f"{pki}/host.crt", "--key", f"{pki}/host.key"),
         *("--resolve", f"{node['fqdn']}:{port}:{node['address']}", f"https://{node['fqdn']}:{port}/metrics"),
     )
-    return {
-        line.split(" ")[0].removeprefix("stub_").removesuffix("_total"): int(line.split(" ")[1])
-        for line in metrics.splitlines()
-        if line.startswith("stub_")
+    counted = dict(line.rsplit(" ", 1) for line in metrics.splitlines())
+    names = {"running": f'vllm:num_requests_running{{model_name="{model}"}}'} | {
+        name: f"stub_{name}_total" for name in ("requests", "completed", "aborted")
     }
+    return {name: int(counted[series]) for name, series in names.items()}
 
 
 def statuses(gateway: str) -> dict[tuple[str, str], str]:

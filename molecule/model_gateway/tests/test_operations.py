@@ -47,6 +47,15 @@ threads = [threading.Thread(target=client) for _ in range(job["clients"])]
 print(json.dumps(sorted(results)))
 """
 
+# Runs inside a host: sends one command to HAProxy's runtime socket and prints what it says.
+RUNTIME = """
+import socket, sys
+connection = socket.socket(socket.AF_UNIX)
+connection.connect("/run/haproxy/admin.sock")
+connection.sendall(sys.argv[1].encode() + b"\\n")
+print(connection.recv(65536).decode())
+"""
+
 
 @contextmanager
 def load(host: str, address: str, client: str, seconds: float) -> Iterator[list[tuple[float, float, int | str]]]:
@@ -204,12 +213,12 @@ def test_a_drained_server_ends_what_it_has_begun_and_gets_nothing_new() -> None:
     with ThreadPoolExecutor(3) as pool:
         # Two streams: one for each server.
         streams = [
-            pool.submit(exchange, "hq-gw2", "hq-gw1", http(chat("assistant", stream=True, max_tokens=150), key=key_of("core-banking")))
+            pool.submit(exchange, "hq-gw2", "hq-gw1", http(chat("assistant", stream=True, max_tokens=200), key=key_of("core-banking")))
             for _ in range(2)
         ]
         wait_until(lambda: running("hq-gw1") == 1 == running("hq-gw2"), "each server has a stream", 5)
         draining = pool.submit(play, "drain.yml", model_gateway_drain_state="drained")
-        wait_until(lambda: {statuses(gateway)[place] for gateway in ("hq-gw1", "hq-gw2")} == {"DRAIN"}, "both gateways drain it", 10)
+        wait_until(lambda: {statuses(gateway)[place] for gateway in ("hq-gw1", "hq-gw2")} == {"DRAIN"}, "both gateways drain it", 16)
         before = counters("hq-gw1", "assistant")["requests"]
         for gateway in ("hq-gw1", "hq-gw2"):
             for _ in range(2):
@@ -217,7 +226,7 @@ def test_a_drained_server_ends_what_it_has_begun_and_gets_nothing_new() -> None:
         assert not draining.done(), "the drain has not waited for the stream"
         assert changed(draining.result()) == {"hq-gw1": 1, "hq-gw2": 1}
         assert running("hq-gw1") == 0
-        assert [stream.result().body.count(b"data: {") for stream in streams] == [150, 150]
+        assert [stream.result().body.count(b"data: {") for stream in streams] == [200, 200]
     assert counters("hq-gw1", "assistant")["requests"] == before
     assert changed(play("drain.yml", model_gateway_drain_state="drained")) == {"hq-gw1": 0, "hq-gw2": 0}
     # The renewal of a certificate in the midst of the work does not bring the server back.
@@ -236,8 +245,7 @@ def test_a_drained_server_ends_what_it_has_begun_and_gets_nothing_new() -> None:
 
 def running(host: str) -> int:
     """Count the requests that the assistant's stand-in on a host is answering."""
-    now = counters(host, "assistant")
-    return now["requests"] - now["completed"] - now["aborted"]
+    return counters(host, "assistant")["running"]
 
 
 def test_a_model_without_a_living_server_is_unavailable_and_others_are_not() -> None:
@@ -253,18 +261,44 @@ def test_a_model_without_a_living_server_is_unavailable_and_others_are_not() -> 
     assert exchange("edge-gw1", "edge-gw1", http(chat("faq"), key=key_of("web-chat"))).status == 200
 
 
-def test_requests_from_the_edge_go_on_when_an_on_premises_gateway_dies() -> None:
-    """With the gateway's host dies one of the two servers of the model, too."""
+def test_a_site_that_drains_a_model_takes_no_new_requests_from_its_peers_and_ends_the_old_ones() -> None:
+    def both_gateways_set(state: str) -> None:
+        for gateway in ("hq-gw1", "hq-gw2"):
+            for server in ("hq-gw1", "hq-gw2"):
+                assert inside(gateway, "python3", "-c", RUNTIME, f"set server model_assistant/{server} state {state}").strip() == ""
+
+    def seen_by_the_edge() -> set[str]:
+        return {statuses("edge-gw1")["remote_assistant", gateway] for gateway in ("hq-gw1", "hq-gw2")}
+
+    with ThreadPoolExecutor(1) as pool:
+        stream = pool.submit(exchange, "edge-gw1", "edge-gw1", http(chat("assistant", stream=True, max_tokens=80), key=key_of("web-chat")))
+        wait_until(lambda: running("hq-gw1") + running("hq-gw2") == 1, "the stream has begun", 5)
+        both_gateways_set("drain")
+        try:
+            wait_until(lambda: seen_by_the_edge() == {"NOLB"}, "the edge sends nothing more", 6)
+            answer = exchange("edge-gw1", "edge-gw1", http(chat("assistant"), key=key_of("web-chat")))
+            assert (answer.status, answer.code) == (503, "model_unavailable")
+            assert not stream.done(), "the stream was too short to tell"
+        finally:
+            both_gateways_set("ready")
+        assert stream.result().body.count(b"data: {") == 80
+    wait_until(lambda: seen_by_the_edge() == {"UP"}, "the edge sends requests again", 10)
+    assert exchange("edge-gw1", "edge-gw1", http(chat("assistant"), key=key_of("web-chat"))).status == 200
+
+
+@pytest.mark.parametrize(("end", "back"), [("kill", "start"), ("pause", "unpause")])
+def test_requests_from_the_edge_go_on_when_an_on_premises_gateway_dies_or_goes_silent(end: str, back: str) -> None:
+    """With the gateway's host goes one of the two servers of the model, too."""
     try:
-        with load("edge-gw1", "198.18.25.139", "web-chat", 14) as results:
+        with load("edge-gw1", "198.18.25.139", "web-chat", 12) as results:
             time.sleep(1)
-            subprocess.run(["docker", "kill", f"{CLUSTER}-hq-gw1"], check=True, capture_output=True)
+            subprocess.run(["docker", end, f"{CLUSTER}-hq-gw1"], check=True, capture_output=True)
     finally:
-        subprocess.run(["docker", "start", f"{CLUSTER}-hq-gw1"], check=True, capture_output=True)
+        subprocess.run(["docker", back, f"{CLUSTER}-hq-gw1"], check=True, capture_output=True)
     good = sorted(ended for _, ended, status in results if status == 200)
     gap = max(later - earlier for earlier, later in itertools.pairwise(good))
     failed = [row for row in results if row[2] != 200]
-    print(f"{len(results)} requests, {len(failed)} failed, longest gap between two answers {gap:.2f} s")
+    print(f"{end}: {len(results)} requests, {len(failed)} failed, longest gap between two answers {gap:.2f} s")
     assert gap <= 5, failed
     assert len(failed) < len(results) * 0.1, failed
     # The host comes back as it was, with nobody's help.
