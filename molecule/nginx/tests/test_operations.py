@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from time import sleep
 from typing import Any
@@ -18,22 +17,21 @@ def served(on: Any) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("stub_completed_total"))
 
 
-def disturbed(disturb: Callable[[], object]) -> Any:
-    """Give what a client meets while something happens to a gateway."""
+def test_a_gateway_that_dies_is_left_out_and_taken_back(on: Any) -> None:
+    stub = on("debian12")
     vip = {"key": key_of("core-banking"), "pace": 20, "body": chat().decode()}
     with ThreadPoolExecutor() as pool:
-        met = pool.submit(crowd, "debian13", 6, 4, vip=vip)
+        crowded = pool.submit(crowd, "debian13", 6, 4, vip=vip)
         sleep(3)
-        disturb()
-    return met.result()["vip"]
-
-
-def test_a_gateway_that_dies_is_left_out_without_an_error_and_taken_back(on: Any) -> None:
-    stub = on("debian12")
-    met = disturbed(lambda: stub.check_output("systemctl kill --signal=KILL stub"))
-    assert met.statuses == {200}
+        stub.check_output("systemctl kill --signal=KILL stub")
+    met = crowded.result()["vip"]
+    # A request that was under way may not be sent again; there was at most one on each connection.
+    failed = [asked for asked, _, status in met.outcomes if status != 200]
+    assert met.statuses <= {200, 502}
+    assert len(failed) <= 4, failed
+    assert all(asked - failed[0] < 1 for asked in failed)
     stub.check_output("systemctl start stub && sleep 6")
-    crowd("debian13", 2, 4, vip={"key": key_of("core-banking"), "pace": 20, "body": chat().decode()})
+    assert crowd("debian13", 2, 4, vip=vip)["vip"].statuses == {200}
     assert served(on) > 0
 
 
@@ -100,29 +98,21 @@ def test_verify_tells_that_something_else_runs_than_the_inventory_says(on: Any) 
     assert "Ask nginx whether it runs this configuration" in run.stdout
 
 
-def test_a_new_key_counts_beside_the_old_one_after_a_reload(on: Any) -> None:
-    process = on("debian13").check_output("systemctl show --property=MainPID nginx")
-    new = f"sk-core-banking-{'n' * 43}"
-    keys = {client: [key_of(client)] for client in ("core-banking", "branch-desk", "back-office")}
-    run = play("--limit=debian13", "--tags=nginx_configure,nginx_service", nginx_keys=keys | {"core-banking": [*keys["core-banking"], new]})
-    assert run.returncode == 0, run.stdout
-    assert new not in run.stdout
-    ask = {"pace": 40, "source": "198.18.26.31"}
-    met = crowd("debian13", 2, old=ask | {"key": key_of("core-banking"), "pace": 15}, new=ask | {"key": new, "pace": 15})
-    assert met["old"].statuses == met["new"].statuses == {200}
-    run = play("--limit=debian13", "--tags=nginx_configure,nginx_service")
-    assert run.returncode == 0, run.stdout
-    assert 429 in crowd("debian13", 2, new=ask | {"key": new})["new"].statuses
-    assert on("debian13").check_output("systemctl show --property=MainPID nginx") == process
-
-
-def test_a_renewed_certificate_is_shown_without_a_restart(on: Any) -> None:
+def test_a_new_key_and_a_renewed_certificate_come_into_force_without_a_restart(on: Any) -> None:
     serial = "openssl s_client -connect 198.18.26.11:443 -servername ai.nginx.test </dev/null 2>/dev/null | openssl x509 -noout -serial"
     shown, process = on("backend").check_output(serial), on("debian13").check_output("systemctl show --property=MainPID nginx")
-    run = play("--limit=debian13", "--tags=pki_rotate")
+    old, new = key_of("core-banking"), f"sk-core-banking-{'n' * 43}"
+    keys = {client: [key_of(client)] for client in ("branch-desk", "back-office")} | {"core-banking": [old, new]}
+    run = play("--limit=debian13", "--tags=nginx_configure,nginx_service", nginx_keys=keys)
     assert run.returncode == 0, run.stdout
-    sleep(1)
+    assert new not in run.stdout
+    met = crowd("debian13", 2, old={"key": old, "pace": 15}, new={"key": new, "pace": 15})
+    assert met["old"].statuses == met["new"].statuses == {200}
+    # The other way, and a new certificate with it.
+    run = play("--limit=debian13", "--tags=nginx_configure,nginx_service,pki_rotate")
+    assert run.returncode == 0, run.stdout
+    assert 429 in crowd("debian13", 2, new={"key": new, "pace": 40})["new"].statuses
     assert on("backend").check_output(serial) != shown
+    # With its new certificate the entry is known to the gateways, too.
+    assert exchange("debian13", http(chat(), key=old)).status == 200
     assert on("debian13").check_output("systemctl show --property=MainPID nginx") == process
-    # With the new certificate it is known to the gateways as well.
-    assert exchange("debian13", http(chat(), key=key_of("core-banking"))).status == 200

@@ -29,7 +29,8 @@ def play(variables: dict[str, Any] | None = None, tags: str = "vllm", skip: str 
     sources = [f"--inventory={SCENARIO / 'inventory'}", f"--inventory={PROJECT / 'molecule/shared/substrate.yml'}"]
     command = ["ansible-playbook", *sources, str(SCENARIO / "converge.yml"), "--limit=gpu", f"--tags={tags}", f"--skip-tags={skip}"]
     command.append(f"--extra-vars={json.dumps(variables or {})}")
-    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False, timeout=600)
+    plain = {**os.environ, "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}
+    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False, timeout=600, env=plain)
 
 
 def show(on: Any, model: str, name: str) -> str:
