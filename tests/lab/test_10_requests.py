@@ -26,11 +26,12 @@ def answered(host: str, model: str) -> float:
 
 def test_the_assistant_is_asked_at_the_edge_and_answers_on_premises_chunk_by_chunk(ask: Ask, entry: Entry) -> None:
     before = answered("hq-gpu1", "assistant")
-    outcome = ask("wan-client1", *entry("edge-gw1"), "assistant", api_key("web-chat"), max_tokens=64)
+    outcome = ask("wan-client1", *entry("edge-gw1"), "assistant", api_key("web-chat"), max_tokens=400)
     assert outcome["ok"], outcome
     assert outcome["answered_by"] == "assistant"
     times = outcome["times_ms"]
-    # One event a token: had anything on the way buffered, they would all have come at once.
+    # One event a token: had anything on the way buffered, they would all have come at once. Moments are told apart by the millisecond; on two busy
+    # cores several tokens share one.
     assert len(times) > 20, outcome
     assert len({round(moment) for moment in times}) > 10, times
     assert outcome["spread_ms"] > outcome["total_ms"] * 0.2, outcome

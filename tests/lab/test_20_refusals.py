@@ -36,7 +36,7 @@ def edge_entry(entry: Entry) -> tuple[str, list[str]]:
 
 
 def vllm_port(model: str) -> int:
-    return next(int(m["port"]) for m in host_variables()["hq-gpu1"]["node"]["models"] if m["name"] == model)
+    return next(int(m["port"]) for variables in host_variables().values() for m in variables["node"].get("models", []) if m["name"] == model)
 
 
 def tcp(host: str, address: str, port: int) -> str:
