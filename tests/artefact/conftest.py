@@ -15,16 +15,15 @@ from lab.testing import PROJECT
 def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Environment in which only the installed artefact is found, none of this tree's configuration."""
     build, home = tmp_path_factory.mktemp("build"), tmp_path_factory.mktemp("collections")
-    subprocess.run(["ansible-galaxy", "collection", "build", "--output-path", str(build), str(PROJECT)], cwd=build, check=True, capture_output=True)
+    # Without this tree's configuration: with it, the collection counts as installed already, and nothing is done.
+    outside = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "MOLECULE_"))}
+    environment = {**outside, "ANSIBLE_COLLECTIONS_PATH": str(home), "ANSIBLE_HOME": str(home / ".ansible"), "ANSIBLE_NOCOLOR": "1"}
+    galaxy = ["ansible-galaxy", "collection"]
+    subprocess.run([*galaxy, "build", "--output-path", str(build), str(PROJECT)], cwd=build, env=environment, check=True, capture_output=True)
     artefact = next(build.glob("sovereign-dify-*.tar.gz"))
-    subprocess.run(
-        ["ansible-galaxy", "collection", "install", "--no-deps", "--offline", "--collections-path", str(home), str(artefact)],
-        cwd=build,
-        check=True,
-        capture_output=True,
-    )
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "MOLECULE_"))}
-    return {**environment, "ANSIBLE_COLLECTIONS_PATH": str(home), "ANSIBLE_HOME": str(home / ".ansible"), "ANSIBLE_NOCOLOR": "1"}
+    install = [*galaxy, "install", "--no-deps", "--offline", "--collections-path", str(home), str(artefact)]
+    subprocess.run(install, cwd=build, env=environment, check=True, capture_output=True)
+    return environment
 
 
 @pytest.fixture(scope="session")

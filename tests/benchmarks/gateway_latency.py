@@ -121,9 +121,7 @@ def main() -> None:
     finally:
         play(PROJECT / "molecule/shared/destroy.yml")
     name = version.stdout.splitlines()[0].split(" - ")[0]
-    print(
-        f"{name}, {os.cpu_count()} CPUs, load {load:.1f} before, nice {arguments.nice}; {arguments.requests} requests a way and round; milliseconds"
-    )
+    print(f"{name}, {os.cpu_count()} CPUs, load {load:.1f}, nice {arguments.nice}; {arguments.requests} requests a way and round; milliseconds")
     print("           direct p50    p90    p99   gateway p50    p90    p99   added p50    p99")
     for number, one in enumerate(rounds, 1):
         columns = [*one.direct.values(), *one.gateway.values(), one.added(50), one.added(99)]

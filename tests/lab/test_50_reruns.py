@@ -62,7 +62,7 @@ def test_check_mode_of_the_installed_artefact_finds_nothing(installed: dict[str,
         check=False,
         timeout=900,
     )
-    assert run.returncode == 0, run.stdout[-5000:] + run.stderr + str(sorted(Path(installed["ANSIBLE_COLLECTIONS_PATH"]).glob("*/*/*/playbooks/*")))
+    assert run.returncode == 0, run.stdout[-5000:] + run.stderr
     recap = dict(re.findall(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)", run.stdout, flags=re.MULTILINE))
     assert set(recap) >= HOSTS
     assert set(recap.values()) == {"0"}, run.stdout[-5000:]
