@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -226,11 +227,35 @@ def test_a_gpu_build_without_a_driver_is_refused() -> None:
     assert "nvidia-smi finds no working driver" in " ".join(refused.stdout.split())
 
 
-def test_a_failed_start_ends_the_run_early_with_the_end_of_the_journal_and_heals(on: Any, ask: Any) -> None:
+@pytest.fixture
+def streams(on: Any, contract: Any, ports: dict[str, int]) -> Iterator[Callable[[], list[str]]]:
+    """Ask for one stream after another in the background; give a function that ends this and returns what each has received."""
+    gpu, gateway = contract("gpu")["node"], on("gateway")
+    body = json.dumps({"model": "double", "prompt": "Tell me more", "max_tokens": 400, "ignore_eos": True, "stream": True})
+    curl = (
+        f"curl --silent --no-buffer --max-time 60 --cacert /etc/sovereign/pki/ca.crt {CERTIFICATE} --json '{body}'"
+        f" --resolve {gpu['fqdn']}:{ports['double']}:{gpu['address']} https://{gpu['fqdn']}:{ports['double']}/v1/completions"
+    )
+    loop = f"mkdir /root/streams; while [ -d /root/streams ]; do {curl} > /root/streams/$(date +%s%N); sleep 0.2; done"
+    gateway.run_expect([0], f"nohup sh -c {shlex.quote(loop)} > /dev/null 2>&1 &")
+
+    def received() -> list[str]:
+        names = gateway.check_output("ls /root/streams").split()[:-1]
+        return [gateway.file(f"/root/streams/{name}").content_string for name in names]
+
+    yield received
+    gateway.run_expect([0], "rm -r /root/streams")
+
+
+def test_a_failed_start_cuts_no_stream_ends_the_run_early_and_heals(on: Any, ask: Any, streams: Callable[[], list[str]]) -> None:
     failed = play({"vllm_extra_args": {"no-such-argument": 1}}, skip="vllm_install,verify")
     assert failed.returncode != 0
     assert "did not come up" in failed.stdout
-    assert "no-such-argument" in failed.stdout
+    assert "no-such-argument" in failed.stdout  # The end of the journal.
+    begun = [text for text in streams() if "data: " in text]
+    assert begun
+    assert all("data: [DONE]" in text for text in begun)
+    assert ask("single").stdout.endswith("200")  # Its turn had not come: it serves on.
     healed = play(skip="vllm_install")
     assert healed.returncode == 0, healed.stdout
     assert ask("double").stdout.endswith("200")
