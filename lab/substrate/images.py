@@ -39,7 +39,7 @@ ROLE_PACKAGES: dict[str, list[str]] = {
     "firewall": ["nftables"],
     "wireguard": ["wireguard-go", "wireguard-tools"],
     "service_proxy, model_gateway": ["haproxy"],
-    "nginx": ["libnginx-mod-http-headers-more-filter", "nginx"],
+    "nginx": ["libnginx-mod-http-set-misc", "nginx"],
     "vllm": ["libnuma1", "python3-venv"],
 }
 
