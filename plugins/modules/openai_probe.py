@@ -99,7 +99,7 @@ def main() -> None:
                     "key": {"type": "str", "default": "", "no_log": True},
                     "address": {"type": "str", "default": ""},
                     "expect": {"type": "int", "default": 200},
-                    "max_tokens": {"type": "int", "default": 16},
+                    "max_tokens": {"type": "int", "default": 16, "no_log": False},
                 },
             },
             "ca_file": {"type": "path", "default": "/etc/ssl/certs/ca-certificates.crt"},

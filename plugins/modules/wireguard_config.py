@@ -103,8 +103,8 @@ def live_interface(module: AnsibleModule, name: str) -> Interface | None:
     wg, ip = module.get_bin_path("wg"), module.get_bin_path("ip")
     if not (wg and ip):
         return None
-    rc, dump, _ = module.run_command([wg, "show", name, "dump"])
-    ip_rc, addresses, _ = module.run_command([ip, "-json", "address", "show", "dev", name])
+    rc, dump, dummy = module.run_command([wg, "show", name, "dump"])
+    ip_rc, addresses, dummy = module.run_command([ip, "-json", "address", "show", "dev", name])
     return None if rc or ip_rc else parse_live(dump, addresses)[0]
 
 

@@ -129,8 +129,8 @@ def life_signs(module: AnsibleModule) -> dict[str, Seen] | None:
     wg, ip = module.get_bin_path("wg"), module.get_bin_path("ip")
     if not (wg and ip):
         return None
-    rc, dump, _ = module.run_command([wg, "show", module.params["interface"], "dump"])
-    ip_rc, addresses, _ = module.run_command([ip, "-json", "address", "show", "dev", module.params["interface"]])
+    rc, dump, dummy = module.run_command([wg, "show", module.params["interface"], "dump"])
+    ip_rc, addresses, dummy = module.run_command([ip, "-json", "address", "show", "dev", module.params["interface"]])
     return None if rc or ip_rc else parse_live(dump, addresses)[1]
 
 

@@ -44,7 +44,7 @@ class Nft:
 
     def load(self, text: str) -> None:
         """Load a ruleset, all of it or nothing."""
-        rc, _, err = self._run([*self._command, "--file", "-"], text)
+        rc, dummy, err = self._run([*self._command, "--file", "-"], text)
         if rc:
             raise NftError(err.strip())
 
@@ -84,7 +84,7 @@ class Timer:
     def start(self, seconds: int, file: Path) -> None:
         """Start, or start anew."""
         self.stop()
-        rc, _, err = self._run(
+        rc, dummy, err = self._run(
             [
                 "systemd-run",
                 f"--unit={self._unit}",

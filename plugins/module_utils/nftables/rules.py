@@ -17,9 +17,9 @@ import ipaddress
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Union
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]  # noqa: UP007 - pylint of ansible-test knows no other form
 
 CHAINS = ("input", "output")
 PORT_PROTOCOLS = ("tcp", "udp", "sctp")

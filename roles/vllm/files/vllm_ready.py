@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Wait until a vLLM instance really answers: systemd calls the unit active only after this has succeeded.
 
 ``/health`` is no proof: it answers while the engine is dead, and a server of another model that still holds the port answers it too. So this waits
@@ -97,7 +96,7 @@ def listening_inodes(address: str, port: int, tables: tuple[Path, ...] = (Path("
     for table in tables:
         for line in table.read_text().splitlines()[1:] if table.exists() else ():
             fields = line.split()
-            local, _, local_port = fields[1].partition(":")
+            local, dummy, local_port = fields[1].partition(":")
             if fields[3] == LISTENING and int(local_port, 16) == port and local in wanted:
                 inodes.add(fields[9])
     return inodes
