@@ -142,7 +142,7 @@ def exchange(
     from_address: str = "",
     port: int = 0,
     leave: float = 0,
-    timeout: float = 30,
+    timeout: float = 90,
 ) -> Answer:
     """Send bytes from a host to a gateway.
 
