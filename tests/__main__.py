@@ -160,6 +160,7 @@ def molecule() -> list[Outcome]:
 
 def lab() -> list[Outcome]:
     """The whole lab: up, converged a second time without a change, tested end to end, down again."""
+    subprocess.run([sys.executable, "-m", "lab", "down"], cwd=PROJECT, check=False, capture_output=True)  # what an interrupted run left behind
     outcomes = [run("lab: containers", ["molecule", "create", "--scenario-name", "lab"], MOLECULE_COMMAND_BORDERS="0")]
     outcomes.append(run("lab: check mode on fresh hosts", ["ansible-playbook", "-i", "inventories/lab", "playbooks/site.yml", "--check", "--diff"]))
     outcomes.append(run("lab: up", [sys.executable, "-m", "lab", "up"]))
