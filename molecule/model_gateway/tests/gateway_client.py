@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,47 +27,43 @@ SERVERS = {
     "edge-gw1": [("remote_assistant", "hq-gw1"), ("remote_assistant", "hq-gw2"), ("model_faq", "edge-gw1")],
 }
 
-# Runs inside a host: for each connection it is told of, opens it over TLS, sends piece by piece, and notes meanwhile when each part of the answer comes.
+# Runs inside a host: opens a TLS connection, sends what it is told piece by piece, and notes meanwhile when each part of the answer comes.
 CLIENT = """
 import base64, json, socket, ssl, sys, time
 job = json.load(sys.stdin)
 context = ssl.create_default_context(cafile="/etc/sovereign/pki/ca.crt")
 if job["certificate"]:
     context.load_cert_chain("/etc/sovereign/pki/host.crt", "/etc/sovereign/pki/host.key")
+begun = time.monotonic()
+parts, failure = [], ""
 
-def talk(pieces):
-    begun = time.monotonic()
-    parts, failure = [], ""
+def read(until):
+    '''Read until a moment; return whether the other end has closed the connection.'''
+    while (left := until - time.monotonic()) > 0:
+        connection.settimeout(left)
+        try:
+            part = connection.recv(65536)
+        except TimeoutError:
+            return False
+        if not part:
+            return True
+        parts.append((time.monotonic() - begun, base64.b64encode(part).decode()))
+    return False
 
-    def read(until):
-        # Gives whether the other end has closed the connection before that moment.
-        while (left := until - time.monotonic()) > 0:
-            connection.settimeout(left)
-            try:
-                part = connection.recv(65536)
-            except TimeoutError:
-                return False
-            if not part:
-                return True
-            parts.append((time.monotonic() - begun, base64.b64encode(part).decode()))
-        return False
-
-    try:
-        raw = socket.create_connection((job["address"], job["port"]), job["timeout"], (job["source"], 0) if job["source"] else None)
-        connection = context.wrap_socket(raw, server_hostname=job["name"])
-        closed = False
-        for pause, piece in pieces:
-            closed = closed or read(time.monotonic() + pause)
-            if not closed:
-                connection.settimeout(job["timeout"])
-                connection.sendall(base64.b64decode(piece))
-        if not closed and not read(time.monotonic() + (job["leave"] or job["timeout"])) and not job["leave"]:
-            failure = "TimeoutError"
-    except OSError as error:
-        failure = type(error).__name__
-    return {"parts": parts, "failure": failure, "seconds": time.monotonic() - begun}
-
-print(json.dumps([talk(pieces) for pieces in job["connections"]]))
+try:
+    raw = socket.create_connection((job["address"], job["port"]), job["timeout"], (job["source"], 0) if job["source"] else None)
+    connection = context.wrap_socket(raw, server_hostname=job["name"])
+    closed = False
+    for pause, piece in job["pieces"]:
+        closed = closed or read(time.monotonic() + pause)
+        if not closed:
+            connection.settimeout(job["timeout"])
+            connection.sendall(base64.b64decode(piece))
+    if not closed and not read(time.monotonic() + (job["leave"] or job["timeout"])) and not job["leave"]:
+        failure = "TimeoutError"
+except OSError as error:
+    failure = type(error).__name__
+print(json.dumps({"parts": parts, "failure": failure, "seconds": time.monotonic() - begun}))
 """
 
 
@@ -137,38 +133,29 @@ def http(
     return f"{lines}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
-Pieces = Sequence[bytes | tuple[float, bytes]]
-
-
-def exchange(source: str, target: str, *pieces: bytes | tuple[float, bytes], **settings: Any) -> Answer:
-    """Send bytes from a host to a gateway over one connection; see `exchanges` for the settings."""
-    return exchanges(source, target, [pieces], **settings)[0]
-
-
-def exchanges(
+def exchange(
     source: str,
     target: str,
-    connections: Sequence[Pieces],
-    *,
+    *pieces: bytes | tuple[float, bytes],
     vpn: bool = False,
     certificate: bool = False,
     from_address: str = "",
     port: int = 0,
     leave: float = 0,
     timeout: float = 90,
-) -> list[Answer]:
-    """Send bytes from a host to a gateway, over one connection after the other.
+) -> Answer:
+    """Send bytes from a host to a gateway.
 
     Args:
         source: Host to speak from.
         target: Host whose gateway is spoken to.
-        connections: What to send over each connection, in pieces; a pair begins with the seconds to wait before.
+        *pieces: What to send; a pair begins with the seconds to wait before.
         vpn: Whether to speak to the listener for peers, from the VPN address and with the host's certificate.
         certificate: Whether to show the host's certificate all the same.
         from_address: Address to speak from, instead of the one that `vpn` implies.
         port: Port to speak to, instead of the one that `vpn` implies.
-        leave: Seconds after which to close a connection, answered or not; 0 to wait for the other end.
-        timeout: Seconds to wait for the end of an answer.
+        leave: Seconds after which to close the connection, answered or not; 0 to wait for the other end.
+        timeout: Seconds to wait for an answer.
     """
     node = {name: variables["node"] for name, variables in host_variables().items()}
     job = {
@@ -179,18 +166,13 @@ def exchanges(
         "certificate": vpn or certificate,
         "timeout": timeout,
         "leave": leave,
-        "connections": [
-            [(pause, base64.b64encode(piece).decode()) for pause, piece in ((0, part) if isinstance(part, bytes) else part for part in pieces)]
-            for pieces in connections
-        ],
+        "pieces": [(pause, base64.b64encode(piece).decode()) for pause, piece in ((0, p) if isinstance(p, bytes) else p for p in pieces)],
     }
-    program = [*EXECUTE, f"{CLUSTER}-{source}", "python3", "-c", CLIENT]
+    program = ["docker", "exec", "--interactive", f"{CLUSTER}-{source}", "python3", "-c", CLIENT]
     run = subprocess.run(program, input=json.dumps(job), capture_output=True, text=True, timeout=timeout + 60, check=True)
-    answers = []
-    for result in json.loads(run.stdout):
-        parts = [(moment, base64.b64decode(part)) for moment, part in result["parts"]]
-        answers.append(Answer(b"".join(part for _, part in parts), [moment for moment, _ in parts], result["failure"], result["seconds"]))
-    return answers
+    result = json.loads(run.stdout)
+    parts = [(moment, base64.b64decode(part)) for moment, part in result["parts"]]
+    return Answer(b"".join(part for _, part in parts), [moment for moment, _ in parts], result["failure"], result["seconds"])
 
 
 def inside(host: str, *command: str, timeout: float = 60) -> str:
