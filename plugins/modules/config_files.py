@@ -17,8 +17,8 @@ description:
   - Each file is written beside its place, gets its owner and mode, is checked, and is then put in place at one stroke.
 extends_documentation_fragment: [ansible.builtin.action_common_attributes, ansible.builtin.action_common_attributes.flow]
 attributes:
-  check_mode: {support: full, details: An owner who does not exist yet is taken for one whom an earlier task would have made. Nothing is validated.}
-  diff_mode: {support: full, details: Content of files that are O(files[].sensitive) is hidden.}
+  check_mode: {support: full, details: "An owner who does not exist yet is taken for one whom an earlier task would have made; nothing is validated."}
+  diff_mode: {support: full, details: "Content of files that are O(files[].sensitive) is hidden."}
   platform: {platforms: posix}
   action: {support: full}
   async: {support: none}

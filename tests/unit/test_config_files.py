@@ -15,7 +15,11 @@ import pytest
 from ansible_collections.sovereign.dify.plugins.module_utils.config_files import ConfigFilesError, Wanted, apply, changes
 
 PROJECT = Path(__file__).resolve().parents[2]
-ME = {"owner": getpass.getuser(), "group": grp.getgrgid(os.getegid()).gr_name}
+ME: dict[str, Any] = {"owner": getpass.getuser(), "group": grp.getgrgid(os.getegid()).gr_name}
+
+
+def mine(path: Path, state: str = "file", **keys: Any) -> Wanted:
+    return Wanted(path, state, **ME, **keys)
 
 
 def accept(dummy: str) -> str:
@@ -31,9 +35,9 @@ def tree(root: Path) -> dict[str, Any]:
 
 def test_what_is_missing_is_made_with_owner_and_mode_and_a_second_time_nothing_is_left_to_do(tmp_path: Path) -> None:
     wanted = [
-        Wanted(tmp_path / "etc/tool", "directory", mode=0o750, **ME),
-        Wanted(tmp_path / "etc/tool/tool.conf", content=b"a = 1\n", mode=0o640, **ME),
-        Wanted(tmp_path / "new/parents/unit.conf", content=b"b\n", **ME),
+        mine(tmp_path / "etc/tool", "directory", mode=0o750),
+        mine(tmp_path / "etc/tool/tool.conf", content=b"a = 1\n", mode=0o640),
+        mine(tmp_path / "new/parents/unit.conf", content=b"b\n"),
     ]
     pending = changes(wanted)
     assert [change.wanted for change in pending] == wanted
@@ -63,10 +67,10 @@ def test_a_refused_file_puts_everything_back(tmp_path: Path) -> None:
         return f"{command}: unknown directive"
 
     wanted = [
-        Wanted(tmp_path / "kept", content=b"new\n", **ME),
+        mine(tmp_path / "kept", content=b"new\n"),
         Wanted(tmp_path / "gone", "absent"),
-        Wanted(tmp_path / "deep/er", "directory", **ME),
-        Wanted(tmp_path / "main.conf", content=b"nonsense", validate="check -c %s", **ME),
+        mine(tmp_path / "deep/er", "directory"),
+        mine(tmp_path / "main.conf", content=b"nonsense", validate="check -c %s"),
     ]
     with pytest.raises(ConfigFilesError, match=r"main.conf is refused, and nothing has been changed: check -c \S*/main.conf: unknown directive"):
         apply(changes(wanted), refuse)
@@ -84,7 +88,7 @@ def test_a_file_system_that_gives_out_puts_everything_back(tmp_path: Path, monke
             raise OSError(28, "No space left on device", str(target))
         return replace(self, target)
 
-    pending = changes([Wanted(tmp_path / "one", content=b"new\n", **ME), Wanted(tmp_path / "two", content=b"x", **ME)])
+    pending = changes([mine(tmp_path / "one", content=b"new\n"), mine(tmp_path / "two", content=b"x")])
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(ConfigFilesError, match="two: No space left on device; nothing has been changed"):
         apply(pending, accept)
@@ -94,7 +98,7 @@ def test_a_file_system_that_gives_out_puts_everything_back(tmp_path: Path, monke
 def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_text("mine\n")
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
-    apply(changes([Wanted(tmp_path / "link", content=b"ours\n", **ME)]), accept)
+    apply(changes([mine(tmp_path / "link", content=b"ours\n")]), accept)
     assert (tmp_path / "elsewhere").read_text() == "mine\n"
     assert not (tmp_path / "link").is_symlink()
 
@@ -102,7 +106,7 @@ def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
 def test_what_stands_in_the_way_is_not_removed(tmp_path: Path) -> None:
     (tmp_path / "etc").write_text("a file\n")
     with pytest.raises(ConfigFilesError, match="etc is wanted as a directory, but something else is there"):
-        changes([Wanted(tmp_path / "etc", "directory", **ME)])
+        changes([mine(tmp_path / "etc", "directory")])
 
 
 def test_an_owner_that_is_missing_is_a_mistake_except_in_check_mode(tmp_path: Path) -> None:
@@ -116,9 +120,7 @@ def test_secrets_stay_out_of_differences_and_a_mode_alone_shows(tmp_path: Path) 
     (tmp_path / "key").write_text("hunter2")
     (tmp_path / "plain").write_text("same")
     (tmp_path / "plain").chmod(0o600)
-    secret, plain = changes(
-        [Wanted(tmp_path / "key", content=b"hunter3", sensitive=True, mode=0o644, **ME), Wanted(tmp_path / "plain", content=b"same", **ME)]
-    )
+    secret, plain = changes([mine(tmp_path / "key", content=b"hunter3", sensitive=True, mode=0o644), mine(tmp_path / "plain", content=b"same")])
     assert "hunter" not in json.dumps(secret.difference())
     assert secret.difference()["before"] != secret.difference()["after"]
     assert "0600" in plain.difference()["before"]
