@@ -119,6 +119,8 @@ def role_packages(packages: list[str], proxies: dict[str, str]) -> None:
         proxies: The variables of the proxy.
 
     """
+    # Debian would make a database cluster of its own; what a role makes is not to depend on whether its packages were baked in.
+    write("/etc/postgresql-common/createcluster.d/lab.conf", "create_main_cluster = false\n")
     with image_making(proxies):
         before = enabled_units()
         install(packages)

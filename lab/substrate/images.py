@@ -1,7 +1,8 @@
 """Step images: what a host of the lab is before any role has touched it, as container images.
 
-Four tags: `sovereign-dify-lab:trixie` and `:bookworm` are bare hosts; with `-packages` they also carry the roles'
-packages, installed but with every service disabled, so that a converge spends no time on unpacking.
+Five tags: `sovereign-dify-lab:trixie` and `:bookworm` are bare hosts; with `-packages` they also carry the roles'
+packages, and `:trixie-data` those of the data services, too: installed but with every service disabled, so that a converge
+spends no time on unpacking.
 """
 
 import contextlib
@@ -42,6 +43,18 @@ ROLE_PACKAGES: dict[str, list[str]] = {
     "nginx": ["libnginx-mod-http-set-misc", "nginx"],
     "vllm": ["libnuma1", "python3-venv"],
 }
+# Baked into the -data image, of the one suite whose releases the data roles support.
+DATA_PACKAGES: dict[str, list[str]] = {
+    "etcd": ["etcd-client", "etcd-server"],
+    "patroni": ["patroni", "pgbackrest", "postgresql-17", "postgresql-17-pgvector", "python3-etcd", "python3-psycopg2"],
+    "redis": ["redis-sentinel", "redis-server", "redis-tools"],
+    "rabbitmq": ["rabbitmq-server"],
+}
+# What each suite's images carry, each made from the one before it.
+LAYERS = {
+    "trixie": {"packages": ROLE_PACKAGES, "data": DATA_PACKAGES},
+    "bookworm": {"packages": ROLE_PACKAGES},
+}
 
 PEM = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 CA_BUNDLE_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
@@ -62,7 +75,7 @@ def prepare() -> str | None:
 
 
 def _prepare_suite(suite: str) -> list[str]:
-    """Build the bare image and then the one with packages, each only where its recipe has changed."""
+    """Build the bare image and then those with packages, each only where its recipe has changed."""
     certificates = outer_certificates()
     proxies = {name: value for name in PROXY_VARIABLES if (value := _either_case(name))}
     source = os.environ.get(f"LAB_BASE_IMAGE_{suite.upper()}", "")
@@ -85,14 +98,17 @@ def _prepare_suite(suite: str) -> list[str]:
             _make(name, "bare", settings, suite, recipe)
         built.append(suite)
 
-    tag = f"{suite}-packages"
-    packages = sorted({package for packages in ROLE_PACKAGES.values() for package in packages})
-    recipe = digest(recipe, *packages)
-    if _recipe_of(tag) != recipe:
-        say(f"{suite}: adding the roles' packages")
-        with _container(tag, f"{REPOSITORY}:{suite}") as name:
-            _make(name, "packages", {"packages": packages, "proxies": proxies}, tag, recipe)
-        built.append(tag)
+    below = suite
+    for layer, roles in LAYERS[suite].items():
+        tag = f"{suite}-{layer}"
+        packages = sorted({package for packages in roles.values() for package in packages})
+        recipe = digest(recipe, *packages)
+        if _recipe_of(tag) != recipe:
+            say(f"{suite}: adding the packages of {', '.join(roles)}")
+            with _container(tag, f"{REPOSITORY}:{below}") as name:
+                _make(name, "packages", {"packages": packages, "proxies": proxies}, tag, recipe)
+            built.append(tag)
+        below = tag
     return built
 
 

@@ -18,7 +18,7 @@ Run = Callable[[list[str]], str]
 """Runs a command and gives what it printed; raises if it fails."""
 
 STARTING = ("activating", "reloading")
-PROPERTIES = ("Id", "ActiveState", "SubState", "Result", "NRestarts", "UnitFileState", "NeedDaemonReload")
+PROPERTIES = ("Id", "ActiveState", "SubState", "Result", "NRestarts", "UnitFileState", "NeedDaemonReload", "Job")
 
 
 class InstanceError(Exception):
@@ -36,6 +36,7 @@ class State:
         restarts: How often systemd has restarted it by itself.
         enabled: Whether it starts with the machine.
         outdated: Whether its unit file has changed since systemd read it.
+        job: Whether systemd still has to begin, or to end, what it was told to do with it.
     """
 
     active: str = "inactive"
@@ -44,6 +45,7 @@ class State:
     restarts: int = 0
     enabled: bool = False
     outdated: bool = False
+    job: bool = False
 
     @property
     def runs(self) -> bool:
@@ -57,8 +59,8 @@ class State:
 
     @property
     def crashed(self) -> bool:
-        """Whether it ended by itself."""
-        return self.active == "failed" or self.sub.startswith("auto-restart")
+        """Whether it ended by itself, and nobody has asked for another start since."""
+        return not self.job and (self.active == "failed" or self.sub.startswith("auto-restart"))
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,7 @@ class Template:
                     restarts=int(values["NRestarts"] or 0),
                     enabled=values["UnitFileState"] == "enabled",
                     outdated=values["NeedDaemonReload"] == "yes",
+                    job=values.get("Job", "0") != "0",
                 )
         return found
 
@@ -188,7 +191,8 @@ class Template:
         if plan.start:
             # Forgets failed attempts: with another configuration they say nothing.
             self.run(["systemctl", "reset-failed", "--", self.unit("*")])
-            self.run(["systemctl", "start", "--no-block", "--", *map(self.unit, plan.start)])
+            # Not "start": that would leave an instance which waits for its next attempt waiting.
+            self.run(["systemctl", "restart", "--no-block", "--", *map(self.unit, plan.start)])
         if plan.begin_again:
             self.run(["systemctl", "restart", "--no-block", "--", *map(self.unit, plan.begin_again)])
         self.wait(list(declared), timeout)
