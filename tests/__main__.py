@@ -31,11 +31,13 @@ class Outcome:
         name: Stage and check.
         passed: Whether its exit code was 0.
         seconds: Wall time.
+        complaints: What failed, a line each; shown in the summary, which is what one sees first.
     """
 
     name: str
     passed: bool
     seconds: float
+    complaints: tuple[str, ...] = ()
 
 
 def run(name: str, command: list[str], cwd: Path = PROJECT, **environment: str) -> Outcome:
@@ -140,12 +142,14 @@ def molecule() -> list[Outcome]:
     def scenario(name: str) -> Outcome:
         started = time.monotonic()
         log = logs / f"{name}.log"
+        complaints: list[str] = []
         for attempt in ("", " at the second attempt"):
             with log.open("w") as stream:
                 command = ["molecule", "test", "--scenario-name", name]
                 code = subprocess.run(command, cwd=PROJECT, stdout=stream, stderr=subprocess.STDOUT, env=environment, check=False).returncode
             text = log.read_text(errors="replace")
-            outcome = Outcome(f"molecule: {name}{attempt}", code == 0, time.monotonic() - started)
+            complaints += re.findall(r"^(?:FAILED|ERROR) .*|^fatal: .*", text, re.MULTILINE)
+            outcome = Outcome(f"molecule: {name}{attempt}", code == 0, time.monotonic() - started, tuple(complaints))
             counted = "; ".join(re.findall(r"=+ (.*(?:passed|failed).*?) =+", text))
             print(f"::: {outcome.name}: {'passed' if outcome.passed else 'FAILED'} after {outcome.seconds:.0f} s; {counted}", flush=True)
             if outcome.passed:
@@ -208,6 +212,8 @@ def main() -> int:
     print("\n::: Summary")
     for outcome in outcomes:
         print(f"{'passed' if outcome.passed else 'FAILED':7} {outcome.seconds:7.0f} s  {outcome.name}")
+        for complaint in outcome.complaints:
+            print(f"{'':20}{complaint[:200]}")
     failed = sum(not outcome.passed for outcome in outcomes)
     print(f"{len(outcomes) - failed} passed, {failed} failed")
     return 1 if failed else 0
