@@ -244,7 +244,8 @@ def streams(on: Any, contract: Any, ports: dict[str, int]) -> Iterator[Callable[
         return [gateway.file(f"/root/streams/{name}").content_string for name in names]
 
     yield received
-    gateway.run_expect([0], "rm -r /root/streams")
+    # Moved away first: the loop ends, and writes nothing into what is being removed.
+    gateway.run_expect([0], "mv /root/streams /root/streams.ended && rm -r /root/streams.ended")
 
 
 def test_a_failed_start_cuts_no_stream_ends_the_run_early_and_heals(on: Any, ask: Any, streams: Callable[[], list[str]]) -> None:
