@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Callable
 from functools import cache
@@ -37,6 +38,34 @@ def host_variables() -> dict[str, Contract]:
     run = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True, timeout=60)
     hostvars: dict[str, Contract] = json.loads(run.stdout)["_meta"]["hostvars"]
     return {name: variables for name, variables in hostvars.items() if "node" in variables}
+
+
+def rerun(*options: str, playbook: str = "converge.yml", **variables: object) -> subprocess.CompletedProcess[str]:
+    """Run a playbook of the Molecule scenario that is being verified once more, over its hosts.
+
+    Args:
+        *options: For ``ansible-playbook``: tags, a limit, check mode.
+        playbook: Its name in the scenario's directory.
+        **variables: Extra variables.
+
+    Returns:
+        What it printed, without colours, and its exit code.
+    """
+    scenario = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
+    command = ["ansible-playbook", *(f"--inventory={source}" for source in inventory_sources()), f"--extra-vars={json.dumps(variables)}"]
+    # Molecule forces colours upon its children; what is looked for in the output must come without.
+    environment = {**os.environ, "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}
+    return subprocess.run(
+        [*command, *options, str(scenario / playbook)], cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=600, check=False
+    )
+
+
+def changed(run: subprocess.CompletedProcess[str]) -> dict[str, int]:
+    """Count changed tasks by host; the run must have succeeded."""
+    if run.returncode:
+        pytest.fail(run.stdout + run.stderr)
+    counts = {host: int(count) for host, count in re.findall(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)", run.stdout, flags=re.MULTILINE)}
+    return counts or pytest.fail(run.stdout)
 
 
 @pytest.fixture(scope="session")

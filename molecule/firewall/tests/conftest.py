@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-SCENARIO = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
-PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
+from lab.testing import rerun
 
 Play = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -20,26 +16,7 @@ Play = Callable[..., "subprocess.CompletedProcess[str]"]
 @pytest.fixture(scope="session")
 def play() -> Play:
     """Run the scenario's playbook again, with variables, on debian12."""
-
-    def run(tags: str, **variables: Any) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [
-                "ansible-playbook",
-                "--limit=debian12",
-                f"--tags={tags}",
-                f"--extra-vars={json.dumps(variables)}",
-                f"--inventory={SCENARIO / 'inventory'}",
-                f"--inventory={PROJECT / 'molecule/shared/substrate.yml'}",
-                str(SCENARIO / "converge.yml"),
-            ],
-            cwd=PROJECT,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-
-    return run
+    return lambda tags, **variables: rerun("--limit=debian12", f"--tags={tags}", **variables)
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import re
 import subprocess
 import time
@@ -14,7 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
-from gateway_client import CLUSTER, PROJECT, SCENARIO, SERVERS, chat, counters, exchange, http, inside, key_of, statuses, wait_for_servers, wait_until
+from gateway_client import CLUSTER, SERVERS, chat, counters, exchange, http, inside, key_of, statuses, wait_for_servers, wait_until
+
+from lab.testing import changed, rerun
 
 CLIENTS = ("core-banking", "back-office", "metered", "web-chat", "kiosk")
 
@@ -182,32 +183,12 @@ def test_a_reload_cuts_no_stream_and_fails_no_request() -> None:
     assert {status for _, _, status in results} == {200}, [row for row in results if row[2] != 200]
 
 
-def play(playbook: str, **variables: object) -> subprocess.CompletedProcess[str]:
-    """Run a playbook over this scenario's hosts."""
-    sources = (SCENARIO / "inventory", PROJECT / "molecule/shared/substrate.yml")
-    command = [
-        "ansible-playbook",
-        *(f"--inventory={source}" for source in sources),
-        f"--extra-vars={json.dumps(variables)}",
-        str(SCENARIO / playbook),
-    ]
-    # Molecule forces colours upon its children; what is counted below must come without.
-    environment = {**os.environ, "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}
-    return subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=120, check=False)
-
-
-def changed(run: subprocess.CompletedProcess[str]) -> dict[str, int]:
-    """Count changed tasks by host; the run must have succeeded."""
-    assert run.returncode == 0, run.stdout + run.stderr
-    return {host: int(count) for host, count in re.findall(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)", run.stdout, flags=re.MULTILINE)}
-
-
 @pytest.fixture
 def everything_ready() -> Iterator[None]:
     """Leave the pools as they were, whatever happens to the test."""
     yield
     inside("hq-gw1", "systemctl", "start", "stub-assistant")
-    changed(play("drain.yml", model_gateway_drain_state="ready"))
+    changed(rerun(playbook="drain.yml", model_gateway_drain_state="ready"))
 
 
 @pytest.mark.usefixtures("everything_ready")
@@ -220,7 +201,7 @@ def test_a_drained_server_ends_what_it_has_begun_and_gets_nothing_new() -> None:
             for _ in range(2)
         ]
         wait_until(lambda: running("hq-gw1") == 1 == running("hq-gw2"), "each server has a stream", 5)
-        draining = pool.submit(play, "drain.yml", model_gateway_drain_state="drained")
+        draining = pool.submit(rerun, playbook="drain.yml", model_gateway_drain_state="drained")
         wait_until(lambda: {statuses(gateway)[place] for gateway in ("hq-gw1", "hq-gw2")} == {"DRAIN"}, "both gateways drain it", 16)
         before = counters("hq-gw1", "assistant")["requests"]
         for gateway in ("hq-gw1", "hq-gw2"):
@@ -231,16 +212,16 @@ def test_a_drained_server_ends_what_it_has_begun_and_gets_nothing_new() -> None:
         assert running("hq-gw1") == 0
         assert [stream.result().body.count(b"data: {") for stream in streams] == [200, 200]
     assert counters("hq-gw1", "assistant")["requests"] == before
-    assert changed(play("drain.yml", model_gateway_drain_state="drained")) == {"hq-gw1": 0, "hq-gw2": 0}
+    assert changed(rerun(playbook="drain.yml", model_gateway_drain_state="drained")) == {"hq-gw1": 0, "hq-gw2": 0}
     # The renewal of a certificate in the midst of the work does not bring the server back.
     inside("hq-gw1", "systemctl", "reload", "haproxy")
     time.sleep(3)
     assert statuses("hq-gw1")[place] == "DRAIN"
     # Nor does its death: work on a server that is dead begins with the same drain.
     inside("hq-gw1", "systemctl", "stop", "stub-assistant")
-    assert changed(play("drain.yml", model_gateway_drain_state="drained")) == {"hq-gw1": 0, "hq-gw2": 0}
+    assert changed(rerun(playbook="drain.yml", model_gateway_drain_state="drained")) == {"hq-gw1": 0, "hq-gw2": 0}
     inside("hq-gw1", "systemctl", "start", "stub-assistant")
-    assert changed(play("drain.yml", model_gateway_drain_state="ready")) == {"hq-gw1": 1, "hq-gw2": 1}
+    assert changed(rerun(playbook="drain.yml", model_gateway_drain_state="ready")) == {"hq-gw1": 1, "hq-gw2": 1}
     for _ in range(4):
         assert exchange("hq-gw2", "hq-gw1", http(chat("assistant"), key=key_of("core-banking"))).status == 200
     assert counters("hq-gw1", "assistant")["requests"] > 0

@@ -254,18 +254,3 @@ def log(host: Any, **wanted: object) -> list[dict[str, Any]]:
     lines = host.check_output("journalctl --unit=nginx --output=cat --since=-10min").splitlines()
     entries = [json.loads(line) for line in lines if line.startswith("{")]
     return [entry for entry in entries if wanted.items() <= entry.items()]
-
-
-def play(*arguments: str, **variables: Any) -> subprocess.CompletedProcess[str]:
-    """Run the scenario's playbook again."""
-    command = ["ansible-playbook", f"--inventory={SCENARIO / 'inventory'}", f"--inventory={PROJECT / 'molecule/shared/substrate.yml'}"]
-    command += [f"--extra-vars={json.dumps(variables)}", *arguments, str(SCENARIO / "converge.yml")]
-    return subprocess.run(
-        command,
-        cwd=PROJECT,
-        env={**os.environ, "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )

@@ -6,7 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from time import sleep
 from typing import Any
 
-from entry_client import chat, crowd, exchange, http, key_of, play
+from entry_client import chat, crowd, exchange, http, key_of
+
+from lab.testing import rerun
 
 MUTUAL = "curl --silent --noproxy '*' --cacert /etc/sovereign/pki/ca.crt --cert /etc/sovereign/pki/host.crt --key /etc/sovereign/pki/host.key"
 
@@ -83,7 +85,7 @@ def test_keys_are_nowhere_and_only_root_reads_the_pepper(on: Any, entry: str) ->
 def test_a_mistake_is_refused_before_it_is_put_into_force(on: Any) -> None:
     host, config = on("debian13"), "/etc/nginx/nginx.conf"
     before = host.file(config).sha256sum
-    run = play("--limit=debian13", "--tags=nginx_configure,nginx_service", nginx_access_log="syslog:server=")
+    run = rerun("--limit=debian13", "--tags=nginx_configure,nginx_service", nginx_access_log="syslog:server=")
     assert run.returncode != 0
     assert "failed to validate" in run.stdout
     assert "nginx.conf" in run.stdout or ".source" in run.stdout
@@ -93,7 +95,7 @@ def test_a_mistake_is_refused_before_it_is_put_into_force(on: Any) -> None:
 
 
 def test_verify_tells_that_something_else_runs_than_the_inventory_says(on: Any) -> None:
-    run = play("--limit=debian13", "--tags=verify", nginx_hsts_seconds=1)
+    run = rerun("--limit=debian13", "--tags=verify", nginx_hsts_seconds=1)
     assert run.returncode != 0
     assert "Ask nginx whether it runs this configuration" in run.stdout
 
@@ -103,13 +105,13 @@ def test_a_new_key_and_a_renewed_certificate_come_into_force_without_a_restart(o
     shown, process = on("backend").check_output(serial), on("debian13").check_output("systemctl show --property=MainPID nginx")
     old, new = key_of("core-banking"), f"sk-core-banking-{'n' * 43}"
     keys = {client: [key_of(client)] for client in ("branch-desk", "back-office")} | {"core-banking": [old, new]}
-    run = play("--limit=debian13", "--tags=nginx_configure,nginx_service", nginx_keys=keys)
+    run = rerun("--limit=debian13", "--tags=nginx_configure,nginx_service", nginx_keys=keys)
     assert run.returncode == 0, run.stdout
     assert new not in run.stdout
     met = crowd("debian13", 2, old={"key": old, "pace": 15}, new={"key": new, "pace": 15})
     assert met["old"].statuses == met["new"].statuses == {200}
     # The other way, and a new certificate with it.
-    run = play("--limit=debian13", "--tags=nginx_configure,nginx_service,pki_rotate")
+    run = rerun("--limit=debian13", "--tags=nginx_configure,nginx_service,pki_rotate")
     assert run.returncode == 0, run.stdout
     assert 429 in crowd("debian13", 2, new={"key": new, "pace": 40})["new"].statuses
     assert on("backend").check_output(serial) != shown

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from lab.testing import rerun
 
 SERVER = "198.18.23.11"
 OWN = "--cert /etc/sovereign/pki/host.crt --key /etc/sovereign/pki/host.key"
@@ -21,10 +22,8 @@ CURL_REFUSED_BY_SERVER = {35, 55, 56}
 
 
 def run_role(*arguments: str) -> str:
-    """Run the scenario's playbook once more, with other variables."""
-    sources = [f"--inventory={SCENARIO / 'inventory'}", f"--inventory={PROJECT / 'molecule/shared/substrate.yml'}"]
-    command = ["ansible-playbook", *sources, str(SCENARIO / "converge.yml"), *arguments]
-    run = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False, timeout=300)
+    """Run the scenario's playbook once more; it must succeed."""
+    run = rerun(*arguments)
     assert run.returncode == 0, run.stdout + run.stderr
     return run.stdout
 

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from lab.testing import rerun
+
 PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
 SCENARIO = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
 MODELS = ("double", "single")
@@ -27,11 +29,7 @@ READY = "/usr/local/lib/sovereign/vllm_ready.py"
 
 def play(variables: dict[str, Any] | None = None, tags: str = "vllm", skip: str = "") -> subprocess.CompletedProcess[str]:
     """Run the scenario's playbook once more, for the models' host alone."""
-    sources = [f"--inventory={SCENARIO / 'inventory'}", f"--inventory={PROJECT / 'molecule/shared/substrate.yml'}"]
-    command = ["ansible-playbook", *sources, str(SCENARIO / "converge.yml"), "--limit=gpu", f"--tags={tags}", f"--skip-tags={skip}"]
-    command.append(f"--extra-vars={json.dumps(variables or {})}")
-    plain = {**os.environ, "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}
-    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False, timeout=600, env=plain)
+    return rerun("--limit=gpu", f"--tags={tags}", f"--skip-tags={skip}", **(variables or {}))
 
 
 def show(on: Any, model: str, name: str) -> str:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-SCENARIO = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
-PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
+from lab.testing import rerun
 
 Play = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -39,27 +35,7 @@ while True:
 @pytest.fixture(scope="session")
 def play() -> Play:
     """Run the scenario's playbook again, over some hosts, with tags and variables."""
-
-    def run(limit: str, tags: str, *options: str, **variables: Any) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [
-                "ansible-playbook",
-                f"--limit={limit}",
-                f"--tags={tags}",
-                f"--extra-vars={json.dumps(variables)}",
-                f"--inventory={SCENARIO / 'inventory'}",
-                f"--inventory={PROJECT / 'molecule/shared/substrate.yml'}",
-                *options,
-                str(SCENARIO / "converge.yml"),
-            ],
-            cwd=PROJECT,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-
-    return run
+    return lambda limit, tags, *options, **variables: rerun(f"--limit={limit}", f"--tags={tags}", *options, **variables)
 
 
 @pytest.fixture(scope="session", autouse=True)
