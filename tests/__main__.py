@@ -20,7 +20,6 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parent.parent
 CACHE = PROJECT / ".cache"
 COLLECTION = "ansible_collections/sovereign/dify"
-PYTHON_SOURCES = ["plugins", "lab", "tests", "molecule", "docs", "conftest.py"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def lint() -> list[Outcome]:
         run("lint: ruff", ["ruff", "check", "."]),
         run("lint: ruff format", ["ruff", "format", "--check", "."]),
         run("lint: mypy", ["mypy", "--strict", "-p", "ansible_collections.sovereign.dify.plugins"], MYPYPATH="collections"),
-        run("lint: mypy of lab and tests", ["mypy", "--strict", "lab", "tests", "docs"]),
+        run("lint: mypy of lab and tests", ["mypy", "--strict", "lab", "tests", "docs", "playbooks/drills/files"]),
         run(
             "lint: ansible-lint",
             ["ansible-lint", "--offline", "playbooks", "roles", "molecule", "inventories", "meta", "galaxy.yml", "requirements.yml", "changelogs"],

@@ -108,6 +108,88 @@ options:
             - TCP port of the entry.
             type: int
             default: 443
+      external:
+        description:
+        - Data services of others that the site uses instead of its own.
+        type: dict
+        suboptions:
+          postgresql:
+            description:
+            - PostgreSQL, in place of the group C(patroni).
+            type: dict
+            suboptions:
+              host:
+                description:
+                - Name or address of the service; its certificate must bear it.
+                type: str
+                required: true
+              port:
+                description:
+                - TCP port.
+                - 'Default: the service''s usual one.'
+                type: int
+              tls:
+                description:
+                - 'Who speaks TLS to it: C(proxy) on each host (PostgreSQL from 17 on), the C(client) itself through the proxy, or C(none).'
+                type: str
+                choices:
+                - proxy
+                - client
+                - none
+                default: proxy
+              read_host:
+                description:
+                - Name or address for reading alone.
+                - 'Default: C(host).'
+                type: str
+          redis:
+            description:
+            - Redis, in place of the group C(redis).
+            type: dict
+            suboptions:
+              host:
+                description:
+                - Name or address of the service; its certificate must bear it.
+                type: str
+                required: true
+              port:
+                description:
+                - TCP port.
+                - 'Default: the service''s usual one.'
+                type: int
+              tls:
+                description:
+                - 'Who speaks TLS to it: C(proxy) on each host (PostgreSQL from 17 on), the C(client) itself through the proxy, or C(none).'
+                type: str
+                choices:
+                - proxy
+                - client
+                - none
+                default: proxy
+          rabbitmq:
+            description:
+            - RabbitMQ, in place of the group C(rabbitmq).
+            type: dict
+            suboptions:
+              host:
+                description:
+                - Name or address of the service; its certificate must bear it.
+                type: str
+                required: true
+              port:
+                description:
+                - TCP port.
+                - 'Default: the service''s usual one.'
+                type: int
+              tls:
+                description:
+                - 'Who speaks TLS to it: C(proxy) on each host (PostgreSQL from 17 on), the C(client) itself through the proxy, or C(none).'
+                type: str
+                choices:
+                - proxy
+                - client
+                - none
+                default: proxy
       hosts:
         description:
         - The hosts of the site.

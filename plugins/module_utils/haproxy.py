@@ -37,6 +37,7 @@ class Server:
         alive: Whether its checks succeed.
         sessions: Requests that it is answering.
         status: All of it in HAProxy's word, for instance ``UP`` or ``DRAIN``.
+        check: What the last check gave, for instance ``L4TOUT``.
     """
 
     backend: str
@@ -46,6 +47,7 @@ class Server:
     alive: bool
     sessions: int
     status: str
+    check: str = ""
 
     @property
     def set_to(self) -> str:
@@ -89,6 +91,7 @@ def servers(ask: Ask) -> list[Server]:
                     alive=admin[place]["srv_op_state"] == RUNNING,
                     sessions=int(row["scur"] or 0),
                     status=row["status"],
+                    check=" ".join(filter(None, (row.get("check_status", ""), row.get("last_chk", "")))),
                 )
             )
     return found
@@ -131,4 +134,28 @@ def settle(ask: Ask, name: str, backends: Sequence[str], state: str, timeout: fl
         if time.monotonic() > end:
             what = ", ".join(f"{server.backend}/{server.name} is {server.status} with {server.sessions} requests" for server in waiting)
             raise HaproxyError(f"not {state} after {timeout:g} s: {what}")
+        time.sleep(pause)
+
+
+def await_alive(ask: Ask, backends: Sequence[str], timeout: float, pause: float = 0.5) -> list[Server]:
+    """Wait until each of some backends has a server that is alive.
+
+    Args:
+        ask: Sends a command to HAProxy.
+        backends: Names of the backends.
+        timeout: Seconds to wait.
+        pause: Seconds between two looks.
+
+    Returns:
+        The servers of those backends. HaproxyError where one has nobody when the time is over, with what the checks of its servers gave.
+    """
+    end = time.monotonic() + timeout
+    while True:
+        found = [server for server in servers(ask) if server.backend in backends]
+        empty = [name for name in backends if not any(server.alive for server in found if server.backend == name)]
+        if not empty:
+            return found
+        if time.monotonic() > end:
+            seen = {name: [f"{server.name} {server.status} ({server.check})" for server in found if server.backend == name] for name in empty}
+            raise HaproxyError("; ".join(f"nobody answers for {name}: {', '.join(states) or 'no servers'}" for name, states in seen.items()))
         time.sleep(pause)

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from ansible_collections.sovereign.dify.plugins.module_utils.haproxy import HaproxyError, runtime, select, servers, settle
+from ansible_collections.sovereign.dify.plugins.module_utils.haproxy import HaproxyError, await_alive, runtime, select, servers, settle
 
 PROJECT = Path(__file__).resolve().parents[2]
 COLUMNS = "be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight srv_port"
@@ -30,7 +30,12 @@ class Haproxy:
             return "\n".join(["1", f"# {COLUMNS}", *lines])
         if command == "show stat -1 4 -1":
             self.sessions = max(0, self.sessions - 1)
-            return "\n".join(["# pxname,svname,scur,status", *(f"{b},{s},{self.sessions if s == 'gpu1' else 3},UP" for b, s in self.admin)])
+            return "\n".join(
+                [
+                    "# pxname,svname,scur,status,check_status,last_chk",
+                    *(f"{b},{s},{self.sessions if s == 'gpu1' else 3},UP,L7STS,Layer7 wrong status" for b, s in self.admin),
+                ]
+            )
         self.commands.append(command)
         place, state = command.removeprefix("set server ").split(" state ")
         if place == "model_b/gpu2":
@@ -47,6 +52,17 @@ def test_a_server_is_drained_in_the_backends_that_are_named_and_its_requests_are
     assert [(server.drained, server.sessions) for server in after] == [(True, 0), (True, 0)]
     settle(haproxy, "gpu1", ["model_a", "model_b"], "drained", timeout=5, pause=0)
     assert len(haproxy.commands) == 2
+
+
+def test_a_backend_is_waited_for_until_somebody_lives_and_the_complaint_says_how_each_server_is() -> None:
+    haproxy = Haproxy()
+    haproxy.operation["model_b", "gpu1"] = 0
+    assert [server.name for server in await_alive(haproxy, ["model_b"], timeout=0)] == ["gpu1", "gpu2"]
+    haproxy.operation["model_a", "gpu1"] = 0
+    with pytest.raises(
+        HaproxyError, match=r"nobody answers for model_a: gpu1 UP \(L7STS Layer7 wrong status\); nobody answers for redis: no servers"
+    ):
+        await_alive(haproxy, ["model_a", "model_b", "redis"], timeout=0)
 
 
 def test_a_dead_server_can_be_drained_and_is_not_ready_before_it_lives() -> None:

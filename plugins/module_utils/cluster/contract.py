@@ -16,6 +16,8 @@ from ansible_collections.sovereign.dify.plugins.module_utils.cluster.spec import
 
 ANYWHERE = ["0.0.0.0/0", "::/0"]
 PRIVATE = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"]
+EXTERNAL = {"postgresql": (5432, "patroni"), "redis": (6379, "redis"), "rabbitmq": (5671, "rabbitmq")}
+"""Services that somebody else may run: the usual port, and the group that runs our own."""
 _EGRESS = (("udp", [53], "DNS"), ("tcp", [53], "DNS"), ("udp", [123], "NTP"), ("tcp", [80, 443], "HTTP and HTTPS"))
 
 
@@ -80,6 +82,15 @@ class Egress(TypedDict):
     comment: str
 
 
+class Endpoint(TypedDict):
+    """A service that somebody else runs."""
+
+    host: str
+    port: int
+    tls: str
+    read_host: str
+
+
 class SiteVars(TypedDict):
     """The variable ``site``."""
 
@@ -90,6 +101,7 @@ class SiteVars(TypedDict):
     client_networks: list[str]
     egress: list[Egress]
     entry: dict[str, Any]
+    external: dict[str, Endpoint | None]
     members: dict[str, list[Member]]
     models: dict[str, SiteModel]
     peers: dict[str, Peer]
@@ -256,6 +268,7 @@ class _Builder:
                 "name": entry_name(self.spec, name),
                 "port": site.entry.port if site.entry else 443,
             },
+            "external": self.external(site),
             "members": {group: [members[host.name] for host in self.plan.members(name, group)] for group in self.groups},
             "models": {model: self.site_model(model, name) for model in self.spec.models if name in self.plan.routes[model]},
             "peers": {peer: self.peer(name, peer) for peer in self.plan.peer_sites(name) if self.plan.gateways(peer)},
@@ -270,6 +283,17 @@ class _Builder:
         # A restricted site reaches nothing outside by default: mirrors, name and time servers are its own.
         to = [*PRIVATE, *_texts(site.networks)] if site.clearance == Level.RESTRICTED else ANYWHERE
         return [{"to": list(to), "protocol": protocol, "ports": list(ports), "comment": comment} for protocol, ports, comment in _EGRESS]
+
+    def external(self, site: SiteSpec) -> dict[str, Endpoint | None]:
+        found: dict[str, Endpoint | None] = {}
+        for name, (port, dummy) in EXTERNAL.items():
+            spec = getattr(site.external, name, None)
+            if spec is None:
+                found[name] = None
+            else:
+                host = str(spec.host)
+                found[name] = {"host": host, "port": spec.port or port, "tls": spec.tls, "read_host": getattr(spec, "read_host", None) or host}
+        return found
 
     def client(self, client: ClientSpec) -> dict[str, Any]:
         return {"models": list(client.models), "tier": client.tier}

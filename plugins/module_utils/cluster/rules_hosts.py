@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from ansible_collections.sovereign.dify.plugins.module_utils.cluster.contract import entry_name, site_group
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.contract import EXTERNAL, entry_name, site_group
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.groups import Groups
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.hosts import Host
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.kinds import numbered
@@ -125,6 +125,11 @@ def _site_groups(site: str, plan: Plan, groups: Groups, report: Report) -> None:
         if group.quorum and members and len(members) % 2 == 0:
             problem = f"'{name}' has {len(members)} members ({listing(members)}), which tolerate no more failures than {len(members) - 1}"
             report.add(path, problem, f"give it {len(members) - 1} or {len(members) + 1}")
+    for service, (dummy, group_name) in EXTERNAL.items():
+        members = [host.name for host in plan.members(site, group_name)]
+        if members and getattr(plan.spec.sites[site].external, service, None):
+            problem = f"the site has its own, in the group '{group_name}' ({listing(members)})"
+            report.add((*path, "external", service), problem, "keep one of the two")
     hosted = [model for model, sites in plan.model_sites.items() if site in sites]
     if hosted and not plan.members(site, "model_gateway") and "model_gateway" not in lacking:
         report.add(path, f"models are hosted here ({listing(hosted)}), but the site has no 'model_gateway'", "put a host of the site into that group")

@@ -130,6 +130,35 @@ class HostsFromSpec:
 
 
 @dataclass(frozen=True)
+class EndpointSpec:
+    """A service that somebody else runs."""
+
+    host: str | None = key(DNS_NAME, "Name or address of the service; its certificate must bear it.", required=True)
+    port: int | None = key(Whole(1, 65535), "TCP port.", shown="the service's usual one")
+    tls: str = key(
+        Choice(("proxy", "client", "none"), "way of TLS"),
+        "Who speaks TLS to it: `proxy` on each host (PostgreSQL from 17 on), the `client` itself through the proxy, or `none`.",
+        default="proxy",
+    )
+
+
+@dataclass(frozen=True)
+class PostgresqlEndpointSpec(EndpointSpec):
+    """A PostgreSQL that somebody else runs."""
+
+    read_host: str | None = key(DNS_NAME, "Name or address for reading alone.", shown="`host`")
+
+
+@dataclass(frozen=True)
+class ExternalSpec:
+    """Data services that a site uses instead of its own (managed ones: RDS, OSS and the like)."""
+
+    postgresql: PostgresqlEndpointSpec | None = key(Section(PostgresqlEndpointSpec, "endpoint"), "PostgreSQL, in place of the group `patroni`.")
+    redis: EndpointSpec | None = key(Section(EndpointSpec, "endpoint"), "Redis, in place of the group `redis`.")
+    rabbitmq: EndpointSpec | None = key(Section(EndpointSpec, "endpoint"), "RabbitMQ, in place of the group `rabbitmq`.")
+
+
+@dataclass(frozen=True)
 class SiteSpec:
     """A place with hosts, on premises or cloud."""
 
@@ -145,6 +174,10 @@ class SiteSpec:
         shown="DNS, NTP, HTTP and HTTPS: to anywhere, but on `restricted` sites only to private ranges and the site's own `networks`",
     )
     entry: EntrySpec | None = key(Section(EntrySpec, "entry"), "Where the clients of the site connect.")
+    external: ExternalSpec | None = key(
+        Section(ExternalSpec, "external services", {"postgres": ("postgresql", "the service's full name")}),
+        "Data services of others that the site uses instead of its own.",
+    )
     hosts: Mapping[str, HostSpec] = key(
         MapOf(
             HOST_NAME,

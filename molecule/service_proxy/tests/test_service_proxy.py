@@ -1,0 +1,144 @@
+"""What clients find at 127.0.0.1, and what happens to them when somebody else leads."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.testing import PROJECT, rerun
+
+SERVICES = ("postgresql", "redis", "rabbitmq")
+LOAD = PROJECT / "playbooks/drills/files/ledger_load.py"
+
+
+@pytest.fixture(scope="session")
+def password(contract: Any) -> Callable[[str], str]:
+    """Give a function that tells the password of the account ``drill`` in a service."""
+    secrets = Path(contract("client")["cluster"]["state_dir"]) / "secrets"
+    return lambda service: (secrets / service / "drill").read_text().strip()
+
+
+@pytest.fixture(scope="session")
+def load(on: Any, password: Callable[[str], str]) -> Callable[..., dict[str, Any]]:
+    """Give a function that writes into a service from the client's host for some seconds, and reports what was kept."""
+    client = on("client")
+    source = LOAD.read_text()
+    client.run_expect([0], f"printf %s {shlex.quote(source)} > /root/ledger_load.py")
+
+    def run(service: str, seconds: float = 3, **options: object) -> dict[str, Any]:
+        secret = password({"postgresql": "patroni"}.get(service, service))
+        client.run_expect([0], f"umask 077; printf %s {shlex.quote(secret)} > /root/password-{service}")
+        database = "" if service == "redis" else "drill"
+        more = " ".join(f"--{name}={value}" for name, value in options.items())
+        command = f"python3 /root/ledger_load.py --service={service} --user=drill --password-file=/root/password-{service} --database={database}"
+        printed = client.run_expect([0, 1], f"{command} --seconds={seconds} --recovery=30 {more}").stdout
+        report: dict[str, Any] = json.loads(printed)
+        return report
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def psql(on: Any, password: Callable[[str], str]) -> Callable[..., Any]:
+    """Give a function that runs a statement from the client's host."""
+
+    def run(statement: str, port: int = 5432) -> Any:
+        environment = f"PGPASSWORD={shlex.quote(password('patroni'))} PGCONNECT_TIMEOUT=5"
+        return on("client").run(f"{environment} psql -h 127.0.0.1 -p {port} -U drill -d drill -Atc {shlex.quote(statement)}")
+
+    return run
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.2)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_keeps_what_it_acknowledges(load: Callable[..., dict[str, Any]], service: str) -> None:
+    report = load(service)
+    assert report["acknowledged"] > 20, report
+    assert (report["lost"], report["repeated"], report["failed"]) == (0, 0, 0), report
+
+
+def test_a_wrong_password_is_refused_by_the_service_itself(on: Any, psql: Callable[..., Any]) -> None:
+    assert psql("select 1").stdout == "1\n"
+    assert "password authentication failed" in on("client").run("PGPASSWORD=wrong psql -h 127.0.0.1 -U drill -d drill -c 'select 1'").stderr
+    assert "WRONGPASS" in on("client").run("redis-cli -p 6379 --user drill --pass wrong ping").stdout
+
+
+def test_the_way_to_the_server_is_encrypted_though_the_client_speaks_in_clear(psql: Callable[..., Any]) -> None:
+    assert psql("select ssl, version from pg_stat_ssl where pid = pg_backend_pid()").stdout == "t|TLSv1.3\n"
+
+
+def test_reading_goes_to_the_primary_where_there_is_no_replica(psql: Callable[..., Any]) -> None:
+    assert psql("select pg_is_in_recovery()", port=5433).stdout == "f\n"
+
+
+def test_nothing_listens_but_on_loopback(on: Any) -> None:
+    listening = on("client").check_output("ss --no-header --listening --tcp --numeric").splitlines()
+    local = {line.split()[3] for line in listening}
+    assert {"127.0.0.1:5432", "127.0.0.1:5433", "127.0.0.1:6379", "127.0.0.1:5672", "127.0.0.1:8407"} <= local
+    assert {address.rsplit(":", 1)[1] for address in local if not address.startswith(("127.", "[::1]"))} == {"22"}
+
+
+def test_whoever_leads_no_longer_loses_its_sessions(on: Any, psql: Callable[..., Any]) -> None:
+    """The agent that says who leads is stopped; PostgreSQL itself still answers, and must not be written to."""
+    with ThreadPoolExecutor() as pool:
+        session = pool.submit(psql, "select pg_sleep(60)")
+        wait_until(lambda: psql("select count(*) from pg_stat_activity where query ~ 'pg_sleep.60'").stdout == "2\n", 10)
+        on("data").run_expect([0], "systemctl kill --kill-whom=main --signal=STOP patroni")
+        try:
+            ended = session.result(timeout=20)
+            assert "server closed the connection" in ended.stderr
+            assert psql("select 1").rc != 0
+        finally:
+            on("data").run_expect([0], "systemctl kill --kill-whom=main --signal=CONT patroni")
+    wait_until(lambda: bool(psql("select 1").rc == 0), 30)
+
+
+def test_a_service_that_nobody_answers_for_fails_the_run_and_is_named(on: Any) -> None:
+    assert rerun("--limit=client", "--tags=verify").returncode == 0
+    on("data").run_expect([0], "systemctl stop rabbitmq-server")
+    try:
+        run = rerun("--limit=client", "--tags=verify", service_proxy_verify_timeout=10)
+        assert run.returncode != 0
+        assert "nobody answers for rabbitmq: data DOWN" in " ".join(run.stdout.split())
+    finally:
+        on("data").run_expect([0], "systemctl start rabbitmq-server")
+
+
+def test_a_reload_ends_no_session(on: Any, load: Callable[..., dict[str, Any]]) -> None:
+    with ThreadPoolExecutor() as pool:
+        report = pool.submit(load, "postgresql", 6)
+        for _ in range(2):
+            time.sleep(2)
+            on("client").run_expect([0], "systemctl reload service_proxy")
+    assert report.result()["failed"] == 0, report.result()
+
+
+def test_a_service_of_others_is_reached_through_the_proxy_too(on: Any, contract: Any, password: Callable[[str], str]) -> None:
+    """Redis is declared as somebody else's; the client speaks TLS to it itself."""
+    address = contract("data")["node"]["address"]
+    external = {"redis": {"host": address, "port": 6379, "tls": "client", "read_host": address}, "postgresql": None, "rabbitmq": None}
+    nobody: dict[str, Any] = {"service_proxy_redis": [], "service_proxy_external": external}
+    run = rerun("--limit=client", "--tags=service_proxy", **nobody)
+    assert run.returncode == 0, run.stdout
+    own = "--tls --cacert /etc/sovereign/pki/ca.crt --cert /etc/sovereign/pki/host.crt --key /etc/sovereign/pki/host.key --sni data.proxy.test"
+    ping = f"redis-cli -p 6379 {own} --user drill --pass {shlex.quote(password('redis'))} --no-auth-warning ping"
+    assert on("client").check_output(ping) == "PONG"
+    assert rerun("--limit=client", "--tags=service_proxy").returncode == 0
+
+
+def test_metrics_say_who_is_up(on: Any) -> None:
+    metrics = on("client").check_output("curl -s http://127.0.0.1:8407/metrics")
+    assert 'haproxy_server_status{proxy="postgresql",server="data",state="UP"} 1' in metrics

@@ -1,0 +1,332 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Write numbers into a service, one after another, and keep a ledger of those that it has acknowledged; then count what it has kept.
+
+``ledger_load.py --service redis --seconds 60`` prints a JSON object: how many writes were tried and acknowledged, which acknowledged ones are lost,
+how often one is there twice, and the longest time without an acknowledgement, which is how long the service was gone for its clients. Each write has
+a time-out of its own, and a client that fails once connects anew: what is measured is the service, not the patience of a library.
+
+Clients come from the distribution: python3-psycopg2, python3-redis, python3-pika.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+RETRY_PAUSE_S = 0.1
+
+
+class Service(Protocol):
+    """A service that keeps numbers."""
+
+    def connect(self) -> None:
+        """Open a new session, in place of any before; raise if that fails."""
+
+    def prepare(self) -> None:
+        """Make what the numbers are written into."""
+
+    def write(self, number: int) -> None:
+        """Write a number and return once it is acknowledged; raise otherwise."""
+
+    def read(self, kept: Counter[int]) -> None:
+        """Count every number that is there. May fail half-way and be called again: what a queue has given counts, and is not there any more."""
+
+    def remove(self) -> None:
+        """Take away what ``prepare`` has made."""
+
+
+@dataclass
+class Settings:
+    """How to reach a service: address and port, user and password, database or virtual host, and seconds after which an operation has failed."""
+
+    host: str
+    port: int
+    user: str
+    password: str
+    database: str
+    timeout: float
+    run: str
+
+
+class Postgresql:
+    """Rows of a table."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Remember how to reach it."""
+        self.settings = settings
+        self.table = f"drill_{settings.run}"
+        self.session: Any = None
+
+    def connect(self) -> None:
+        """Open a new session."""
+        import psycopg2
+
+        with suppress(Exception):
+            self.session.close()
+        s = self.settings
+        milliseconds = int(s.timeout * 1000)
+        self.session = psycopg2.connect(
+            host=s.host,
+            port=s.port,
+            user=s.user,
+            password=s.password,
+            dbname=s.database,
+            connect_timeout=max(2, int(s.timeout)),
+            tcp_user_timeout=milliseconds,
+            options=f"-c statement_timeout={milliseconds}",
+        )
+        self.session.autocommit = True
+
+    def execute(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        """Run a statement and give its rows."""
+        with self.session.cursor() as cursor:
+            cursor.execute(statement, values)
+            return list(cursor.fetchall()) if cursor.description else []
+
+    def prepare(self) -> None:
+        """Make the table."""
+        self.execute(f"create table {self.table} (number bigint not null)")
+
+    def write(self, number: int) -> None:
+        """Insert a row."""
+        self.execute(f"insert into {self.table} values (%s)", number)  # noqa: S608 (a name of our own making, here and below)
+
+    def read(self, kept: Counter[int]) -> None:
+        """Read all rows."""
+        kept.update(int(row[0]) for row in self.execute(f"select number from {self.table}"))  # noqa: S608
+
+    def remove(self) -> None:
+        """Drop the table."""
+        self.execute(f"drop table {self.table}")
+
+
+class Redis:
+    """Members of a sorted set."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Remember how to reach it."""
+        self.settings = settings
+        self.key = f"drill:{settings.run}"
+        self.session: Any = None
+
+    def connect(self) -> None:
+        """Open a new session."""
+        import redis
+
+        with suppress(Exception):
+            self.session.close()
+        s = self.settings
+        self.session = redis.Redis(
+            host=s.host, port=s.port, username=s.user, password=s.password, socket_timeout=s.timeout, socket_connect_timeout=s.timeout
+        )
+        self.session.ping()
+
+    def prepare(self) -> None:
+        """Need nothing."""
+
+    def write(self, number: int) -> None:
+        """Add a member."""
+        self.session.zadd(self.key, {str(number): number})
+
+    def read(self, kept: Counter[int]) -> None:
+        """Read all members."""
+        kept.update([int(member) for member in self.session.zrange(self.key, 0, -1)])
+
+    def remove(self) -> None:
+        """Delete the set."""
+        self.session.delete(self.key)
+
+
+class Rabbitmq:
+    """Messages of a quorum queue, each confirmed by a majority."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Remember how to reach it."""
+        self.settings = settings
+        self.queue = f"drill-{settings.run}"
+        self.session: Any = None
+        self.channel: Any = None
+
+    def connect(self) -> None:
+        """Open a new session."""
+        import pika
+
+        with suppress(Exception):
+            self.session.close()
+        s = self.settings
+        self.session = pika.BlockingConnection(
+            pika.ConnectionParameters(
+                host=s.host,
+                port=s.port,
+                virtual_host=s.database,
+                credentials=pika.PlainCredentials(s.user, s.password),
+                heartbeat=max(2, int(s.timeout)),
+                socket_timeout=s.timeout,
+                stack_timeout=2 * s.timeout,
+                blocked_connection_timeout=s.timeout,
+            )
+        )
+        self.channel = self.session.channel()
+        self.channel.confirm_delivery()
+
+    def prepare(self) -> None:
+        """Declare the queue."""
+        self.channel.queue_declare(self.queue, durable=True, arguments={"x-queue-type": "quorum"})
+
+    def write(self, number: int) -> None:
+        """Publish a message and wait for its confirmation."""
+        # A confirmation has no time-out in the library: an alarm is one.
+        signal.setitimer(signal.ITIMER_REAL, self.settings.timeout)
+        try:
+            self.channel.basic_publish("", self.queue, str(number).encode(), mandatory=True)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def read(self, kept: Counter[int]) -> None:
+        """Consume all messages."""
+        while True:
+            method, dummy, body = self.channel.basic_get(self.queue)
+            if method is None:
+                return
+            kept[int(body)] += 1
+            self.channel.basic_ack(method.delivery_tag)
+
+    def remove(self) -> None:
+        """Delete the queue."""
+        self.channel.queue_delete(self.queue)
+
+
+SERVICES: dict[str, tuple[Callable[[Settings], Service], int]] = {
+    "postgresql": (Postgresql, 5432),
+    "redis": (Redis, 6379),
+    "rabbitmq": (Rabbitmq, 5672),
+}
+
+
+@dataclass
+class Report:
+    """What came of it. Times are in seconds; ``gap_began`` is Unix time."""
+
+    service: str
+    seconds: float
+    attempted: int = 0
+    acknowledged: int = 0
+    failed: int = 0
+    lost: int = 0
+    repeated: int = 0
+    longest_gap_s: float = 0.0
+    gap_began: float = 0.0
+    lost_numbers: list[int] = field(default_factory=list)
+    errors: dict[str, int] = field(default_factory=dict)
+
+
+def timed_out(*dummy: object) -> None:
+    """End an operation that has taken too long."""
+    raise TimeoutError("no confirmation in time")
+
+
+def load(service: Service, report: Report, interval: float, until: Callable[[], bool]) -> list[int]:
+    """Write numbers until the time is over; return those that were acknowledged."""
+    acknowledged: list[int] = []
+    errors: Counter[str] = Counter()
+    last, connected = time.time(), True
+    while not until():
+        number = report.attempted
+        report.attempted += 1
+        try:
+            if not connected:
+                service.connect()
+                connected = True
+            service.write(number)
+        except Exception as error:  # whatever a client library raises means the same here: not acknowledged
+            connected = False
+            errors[f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"[:120]] += 1
+            time.sleep(RETRY_PAUSE_S)
+            continue
+        now = time.time()
+        acknowledged.append(number)
+        if now - last > report.longest_gap_s:
+            report.longest_gap_s, report.gap_began = now - last, last
+        last = now
+        time.sleep(interval)
+    if time.time() - last > report.longest_gap_s:
+        report.longest_gap_s, report.gap_began = time.time() - last, last
+    report.acknowledged, report.failed, report.errors = len(acknowledged), report.attempted - len(acknowledged), dict(errors)
+    return acknowledged
+
+
+def patiently(operation: Callable[[], Any], connect: Callable[[], None], seconds: float) -> Any:  # noqa: ANN401
+    """Do something that must succeed in the end, over a new session at each attempt."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            connect()
+            return operation()
+        except Exception:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(RETRY_PAUSE_S * 5)
+
+
+def main() -> int:
+    """Load, count, report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--service", required=True, choices=SERVICES)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, help="the service's usual one, where service_proxy offers it, if not given")
+    parser.add_argument("--user", required=True)
+    parser.add_argument("--password-file", type=Path, required=True, help="file that holds the password alone")
+    parser.add_argument("--database", default="", help="database, or virtual host")
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long to write; a file named by --stop ends it earlier")
+    parser.add_argument("--interval", type=float, default=0.02, help="seconds between two writes")
+    parser.add_argument("--timeout", type=float, default=2.0, help="seconds after which a write has failed")
+    parser.add_argument("--recovery", type=float, default=120.0, help="seconds to wait for the service when its numbers are counted")
+    parser.add_argument("--started", type=Path, help="file to create when the first number has been acknowledged")
+    parser.add_argument("--stop", type=Path, help="file whose appearance ends the writing")
+    arguments = parser.parse_args()
+    make, port = SERVICES[arguments.service]
+    settings = Settings(
+        host=arguments.host,
+        port=arguments.port or port,
+        user=arguments.user,
+        password=arguments.password_file.read_text(encoding="utf-8").strip(),
+        database=arguments.database,
+        timeout=arguments.timeout,
+        run=uuid.uuid4().hex[:12],
+    )
+    signal.signal(signal.SIGALRM, timed_out)
+    service = make(settings)
+    report = Report(service=arguments.service, seconds=arguments.seconds)
+    patiently(service.prepare, service.connect, arguments.recovery)
+    end = time.monotonic() + arguments.seconds
+
+    def over() -> bool:
+        if arguments.started and report.attempted == 1:
+            arguments.started.touch()
+        return time.monotonic() > end or bool(arguments.stop and arguments.stop.exists())
+
+    acknowledged = load(service, report, arguments.interval, over)
+    kept: Counter[int] = Counter()
+    patiently(lambda: service.read(kept), service.connect, arguments.recovery)
+    lost = sorted(set(acknowledged) - set(kept))
+    report.lost, report.lost_numbers = len(lost), lost[:20]
+    report.repeated = sum(count - 1 for count in kept.values())
+    with suppress(Exception):
+        service.remove()
+    print(json.dumps(asdict(report)))
+    return 1 if lost else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

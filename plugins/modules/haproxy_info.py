@@ -1,0 +1,82 @@
+#!/usr/bin/python
+# Copyright (c) 2026, The sovereign.dify maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Module: who is behind HAProxy's backends."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: haproxy_info
+short_description: Tell who is behind HAProxy's backends
+version_added: 0.1.0
+author: The sovereign.dify maintainers (@sovereign-dify)
+description:
+  - Reads from HAProxy's runtime socket which servers are alive, and waits until each of the named backends has one.
+extends_documentation_fragment: [ansible.builtin.action_common_attributes, ansible.builtin.action_common_attributes.info_module]
+attributes:
+  check_mode: {support: full}
+  diff_mode: {support: none}
+  platform: {platforms: posix}
+options:
+  socket:
+    description: HAProxy's runtime socket.
+    type: path
+    default: /run/haproxy/admin.sock
+  backends:
+    description: Names of the backends.
+    type: list
+    elements: str
+    required: true
+  wait:
+    description: Seconds to wait for a server that is alive in each of them.
+    type: float
+    default: 0.0
+"""
+
+EXAMPLES = r"""
+- name: Wait until somebody leads
+  sovereign.dify.haproxy_info:
+    socket: /run/service_proxy/admin.sock
+    backends: [postgresql, redis]
+    wait: 30
+"""
+
+RETURN = r"""
+servers:
+  description: The servers of those backends.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    backend: {description: Name of the backend., type: str}
+    name: {description: Name of the server., type: str}
+    alive: {description: Whether its checks succeed., type: bool}
+    status: {description: HAProxy's word for it., type: str}
+    check: {description: What the last check gave., type: str}
+    sessions: {description: Sessions that it has., type: int}
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.sovereign.dify.plugins.module_utils.haproxy import HaproxyError, await_alive, runtime
+
+
+def main() -> None:
+    """Look, wait, report."""
+    module = AnsibleModule(
+        argument_spec={
+            "socket": {"type": "path", "default": "/run/haproxy/admin.sock"},
+            "backends": {"type": "list", "elements": "str", "required": True},
+            "wait": {"type": "float", "default": 0.0},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        found = await_alive(runtime(module.params["socket"]), module.params["backends"], module.params["wait"])
+    except (HaproxyError, OSError) as error:
+        module.fail_json(msg=f"{module.params['socket']}: {error}")
+    keys = ("backend", "name", "alive", "status", "check", "sessions")
+    module.exit_json(changed=False, servers=[{key: getattr(server, key) for key in keys} for server in found])
+
+
+if __name__ == "__main__":
+    main()
