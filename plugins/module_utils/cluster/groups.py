@@ -28,6 +28,7 @@ GROUPS: Groups = {
     "pki": Group("hosts"),
     "firewall": Group("hosts"),
     "wireguard": Group("hosts", host_keys=("vpn_address",)),
+    "etcd": Group("data", quorum=True),
     "service_proxy": Group("data"),
     "vllm": Group("models"),
     "model_gateway": Group("models"),

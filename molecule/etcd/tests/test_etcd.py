@@ -1,0 +1,122 @@
+"""What Patroni relies on: agreement, a loss survived, nobody let in who has no business there, reruns that touch nothing."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Callable
+from time import monotonic, sleep
+from typing import Any
+
+from etcd_cluster import ADDRESS, PKI, Cluster, docker, play
+
+
+def test_what_is_written_through_one_member_is_read_through_every_other(cluster: Cluster) -> None:
+    value = uuid.uuid4().hex
+    assert cluster.write("one", "said", value)
+    assert {cluster.read(host, "said") for host in ADDRESS} == {value}
+
+
+def test_without_a_certificate_there_is_no_answer(on: Any, cluster: Cluster) -> None:
+    url, mutual = f"https://{ADDRESS['two']}:2379/version", f"--cert {PKI}/host.crt --key {PKI}/host.key"
+    ask = f"curl --silent --show-error --noproxy '*' --max-time 5 --cacert {PKI}/ca.crt"
+    assert "etcdserver" in on("one").check_output(f"{ask} {mutual} {url}")
+    assert "certificate required" in on("one").run(f"{ask} {url}").stderr
+    assert on("one").run(f"{ask} http://{ADDRESS['two']}:2379/version").rc != 0
+
+
+def test_a_certificate_of_the_authority_is_not_enough(cluster: Cluster) -> None:
+    assert cluster.write("one", "mine", "1")
+    # The stranger's certificate is as valid as that of a member, but bears no name that has business here.
+    assert cluster.run("stranger", "put", "mine", "2", member="one").rc != 0
+    assert cluster.read("two", "mine") == "1"
+
+
+def test_members_meet_under_tls_only_and_strangers_do_not(on: Any) -> None:
+    """The members' own port, asked by a member and by a stranger."""
+    ask = f"curl --http1.1 --silent --show-error --noproxy '*' --max-time 5 --cacert {PKI}/ca.crt --cert {PKI}/host.crt --key {PKI}/host.key"
+    url = f"https://{ADDRESS['three']}:2380/members"
+    assert "peerURLs" in on("one").check_output(f"{ask} {url}")
+    refused = on("stranger").run(f"{ask} {url}")
+    assert refused.rc != 0
+    assert "peerURLs" not in refused.stdout
+
+
+def test_older_tls_is_refused(on: Any) -> None:
+    probe = f"openssl s_client -connect {ADDRESS['one']}:2379 -cert {PKI}/host.crt -key {PKI}/host.key -CAfile {PKI}/ca.crt -verify_return_error"
+    assert on("two").run(f"{probe} -tls1_3 </dev/null").rc == 0
+    assert on("two").run(f"{probe} -tls1_2 </dev/null").rc != 0
+
+
+def test_metrics_are_for_the_host_itself(on: Any) -> None:
+    assert "etcd_server_has_leader 1" in on("one").check_output("curl --silent --fail --noproxy '*' http://127.0.0.1:2381/metrics")
+    assert on("two").run(f"curl --silent --noproxy '*' --max-time 3 http://{ADDRESS['one']}:2381/metrics").rc != 0
+
+
+def test_root_need_only_type_etcdctl(on: Any) -> None:
+    assert "is healthy" in on("one").run("bash --login -c 'etcdctl endpoint health --cluster 2>&1'").stdout
+
+
+def test_the_leaders_host_is_lost_and_writes_go_on(cluster: Cluster, killed: Callable[[str], None]) -> None:
+    leader = cluster.leader()
+    rest = [host for host in ADDRESS if host != leader]
+    assert cluster.write(leader, "before", "kept")
+    killed(leader)
+    begun = monotonic()
+    while not cluster.write(rest[0], "after", "written"):
+        assert monotonic() - begun < 10, "no write in 10 s"
+        sleep(0.1)
+    print(f"\ngap after the loss of the leader's host: {monotonic() - begun:.1f} s")
+    assert cluster.read(rest[1], "before") == "kept"
+    # Who is left is left alone by a rerun, which fails for the lost host and for nobody else.
+    run = play(f"--limit={','.join(rest)}")
+    assert run.returncode == 0, run.stdout
+    assert set(re.findall(r"changed=(\d+)", run.stdout)) == {"0"}, run.stdout
+    docker("start", f"mol-etcd-{leader}")
+    print(f"the lost member is back after {cluster.wait(leader):.1f} s")
+    assert cluster.read(leader, "after") == "written"
+
+
+def test_settings_that_need_a_restart_are_written_and_reported_and_nobody_is_restarted(cluster: Cluster, on: Any) -> None:
+    before = cluster.started()
+    run = play("--tags=etcd", etcd_quota_bytes=3221225472)
+    assert run.returncode == 0, run.stdout
+    assert "playbooks/ops/rolling_restart.yml" in run.stdout
+    # Said again by the next run, though that one changes nothing.
+    again = play("--tags=verify", etcd_quota_bytes=3221225472)
+    assert "playbooks/ops/rolling_restart.yml" in again.stdout
+    assert cluster.started() == before
+    on("two").check_output("systemctl restart etcd")
+    cluster.wait("two")
+    metric = "curl --silent --noproxy '*' http://127.0.0.1:2381/metrics | awk '/^etcd_server_quota_backend_bytes/ {printf \"%d\", $2}'"
+    assert on("two").check_output(metric) == "3221225472"
+    # And back.
+    run = play("--tags=etcd")
+    assert "etcd on two still runs with older settings" in run.stdout
+    assert "etcd on one still runs with older settings" not in run.stdout
+    on("two").check_output("systemctl restart etcd")
+    cluster.wait("two")
+
+
+def test_a_member_that_has_lost_its_data_is_not_let_in_under_its_old_identity(cluster: Cluster, on: Any) -> None:
+    two = on("two")
+    two.check_output("systemctl stop etcd && mv /var/lib/etcd/sovereign /var/lib/etcd/kept")
+    try:
+        run = play("--tags=etcd", "--limit=two")
+        assert run.returncode != 0
+        assert "etcdctl member add two --peer-urls=https://198.18.42.12:2380" in run.stdout
+        assert cluster.write("one", "meanwhile", "written")
+    finally:
+        two.check_output("systemctl stop etcd; rm -rf /var/lib/etcd/sovereign; mv /var/lib/etcd/kept /var/lib/etcd/sovereign; systemctl start etcd")
+    cluster.wait("two")
+    assert cluster.read("two", "meanwhile") == "written"
+
+
+def test_a_renewed_certificate_is_shown_without_a_restart(cluster: Cluster, on: Any) -> None:
+    ask = f"-connect {ADDRESS['one']}:2379 -cert {PKI}/host.crt -key {PKI}/host.key </dev/null 2>/dev/null | openssl x509 -noout -serial"
+    shown, before = on("two").check_output(f"openssl s_client {ask}"), cluster.started()
+    run = play("--tags=pki_rotate", "--limit=one")
+    assert run.returncode == 0, run.stdout
+    assert on("two").check_output(f"openssl s_client {ask}") != shown
+    assert cluster.started() == before
+    assert cluster.write("one", "renewed", "yes")
