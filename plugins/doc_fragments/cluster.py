@@ -108,6 +108,10 @@ options:
             - TCP port of the entry.
             type: int
             default: 443
+          address:
+            description:
+            - Virtual address of the entry, held by one host of the group C(keepalived) at a time.
+            type: str
       external:
         description:
         - Data services of others that the site uses instead of its own.

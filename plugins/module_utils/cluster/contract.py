@@ -267,6 +267,7 @@ class _Builder:
             "entry": {
                 "name": entry_name(self.spec, name),
                 "port": site.entry.port if site.entry else 443,
+                "address": _or_none(site.entry.address) if site.entry else None,
             },
             "external": self.external(site),
             "members": {group: [members[host.name] for host in self.plan.members(name, group)] for group in self.groups},

@@ -33,4 +33,5 @@ GROUPS: Groups = {
     "vllm": Group("models"),
     "model_gateway": Group("models"),
     "nginx": Group("apps", needs=("model_gateway",)),
+    "keepalived": Group("apps", needs=("nginx",)),
 }

@@ -130,9 +130,33 @@ def _site_groups(site: str, plan: Plan, groups: Groups, report: Report) -> None:
         if members and getattr(plan.spec.sites[site].external, service, None):
             problem = f"the site has its own, in the group '{group_name}' ({listing(members)})"
             report.add((*path, "external", service), problem, "keep one of the two")
+    _virtual_address(site, plan, report)
     hosted = [model for model, sites in plan.model_sites.items() if site in sites]
     if hosted and not plan.members(site, "model_gateway") and "model_gateway" not in lacking:
         report.add(path, f"models are hosted here ({listing(hosted)}), but the site has no 'model_gateway'", "put a host of the site into that group")
+
+
+def _virtual_address(site: str, plan: Plan, report: Report) -> None:
+    """Check that an entry's virtual address and those who hold it belong together."""
+    path: Path = ("sites", site, "entry", "address")
+    entry, holders = plan.spec.sites[site].entry, plan.members(site, "keepalived")
+    address = entry.address if entry else None
+    if not report.clean(path):
+        return
+    for host in holders:
+        if "nginx" not in host.groups:
+            report.add(host.at("groups"), "a host of the group 'keepalived' holds the entry's address, but has no 'nginx' to answer there", "add 'nginx'")
+    if holders and address is None:
+        problem = f"is missing, but hosts are in the group 'keepalived' ({_some(holders)})"
+        report.add(path, problem, "give the address that moves between them")
+    elif address and not holders:
+        report.add(path, f"no host of the site would hold {address}", "put the hosts of 'nginx' into the group 'keepalived', too")
+    owner = next((host for host in plan.hosts if address and address in (host.address, host.wan_address, host.vpn_address)), None)
+    if owner:
+        report.add(path, f"{address} belongs to host '{owner.name}'", "give an address that no host has")
+    networks = plan.spec.sites[site].networks
+    if address and networks and not any(address in network for network in networks):
+        report.add(path, f"{address} lies outside the site's networks ({listing([str(network) for network in networks])})", "give an address inside")
 
 
 def _vpn(plan: Plan, report: Report) -> None:

@@ -102,6 +102,7 @@ class EntrySpec:
 
     name: str | None = key(DNS_NAME, "DNS name of the entry.", shown="`ai.<site>.<domain>`")
     port: int = key(Whole(1, 65535), "TCP port of the entry.", default=443)
+    address: Address | None = key(ip_address(), "Virtual address of the entry, held by one host of the group `keepalived` at a time.")
 
 
 @dataclass(frozen=True)

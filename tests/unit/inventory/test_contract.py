@@ -192,7 +192,7 @@ def test_site_knobs() -> None:
     assert site["admin_networks"] == ["198.18.0.0/16"]
     assert site["client_networks"] == []
     assert site["egress"] == [{"to": ["198.18.5.5/32"], "protocol": "tcp", "ports": [443], "comment": "mirror"}]
-    assert site["entry"] == {"name": "ai.example.com", "port": 9443}
+    assert site["entry"] == {"name": "ai.example.com", "port": 9443, "address": None}
 
 
 def test_a_restricted_site_reaches_its_own_networks_by_default() -> None:
