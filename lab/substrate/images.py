@@ -41,6 +41,7 @@ ROLE_PACKAGES: dict[str, list[str]] = {
     "wireguard": ["wireguard-go", "wireguard-tools"],
     "service_proxy, model_gateway": ["haproxy"],
     "nginx": ["libnginx-mod-http-set-misc", "nginx"],
+    "keepalived": ["keepalived"],
     "vllm": ["libnuma1", "python3-venv"],
 }
 # Baked into the -data image, of the one suite whose releases the data roles support.

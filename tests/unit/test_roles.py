@@ -104,3 +104,11 @@ def test_every_known_group_is_a_role() -> None:
     from ansible_collections.sovereign.dify.plugins.module_utils.cluster.groups import GROUPS
 
     assert {path.name for path in ROLES} == set(GROUPS)
+
+
+def test_scenarios_that_run_beside_each_other_share_no_address() -> None:
+    first: dict[str, str] = {}
+    for path in sorted((PROJECT / "molecule").glob("*/inventory/cluster.yml")):
+        for network in set(re.findall(r"\b198\.18\.\d+\.", path.read_text())):
+            owner = first.setdefault(network, path.parts[-3])
+            assert owner == path.parts[-3], f"{network}0/24 belongs to the scenario {owner}"

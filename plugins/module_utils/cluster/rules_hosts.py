@@ -145,7 +145,9 @@ def _virtual_address(site: str, plan: Plan, report: Report) -> None:
         return
     for host in holders:
         if "nginx" not in host.groups:
-            report.add(host.at("groups"), "a host of the group 'keepalived' holds the entry's address, but has no 'nginx' to answer there", "add 'nginx'")
+            report.add(
+                host.at("groups"), "a host of the group 'keepalived' holds the entry's address, but has no 'nginx' to answer there", "add 'nginx'"
+            )
     if holders and address is None:
         problem = f"is missing, but hosts are in the group 'keepalived' ({_some(holders)})"
         report.add(path, problem, "give the address that moves between them")
