@@ -1,0 +1,110 @@
+"""What operators rely on, in the order in which it is tried: changes without a restart, a master that dies, reruns that leave things as they are."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from typing import Any
+
+import pytest
+from redis_set import ADDRESS, CLUSTER, READER, WRITER, admin, begin, master, password, play, processes, result, role, until
+
+SERIAL = (
+    "openssl s_client -connect {address}:{port} -cert /etc/sovereign/pki/host.crt -key /etc/sovereign/pki/host.key"
+    " -CAfile /etc/sovereign/pki/ca.crt </dev/null 2>/dev/null | openssl x509 -noout -serial"
+)
+
+
+def changed(run: subprocess.CompletedProcess[str]) -> int:
+    """Number of tasks that changed something."""
+    counts = re.findall(r"^\S+\s+: ok=\d+\s+changed=(\d+)", run.stdout, flags=re.MULTILINE)
+    assert len(counts) == len(ADDRESS), run.stdout
+    return sum(map(int, counts))
+
+
+def test_changes_come_into_force_without_a_restart(on: Any) -> None:
+    before = processes(on), processes(on, "redis-sentinel")
+    users = {"dify": ["~*", "&*", "+@all", "-@admin", "-@dangerous", "+info"], "reports": ["%R~*", "+@read"]}
+    run = play("--tags=redis_configure,redis_service", redis_max_lag=8, redis_down_after=4, redis_users=users, redis_settings={"databases": 32})
+    assert (processes(on), processes(on, "redis-sentinel")) == before
+    for host in ADDRESS:
+        assert admin(on, host, "config get min-replicas-max-lag").split()[1] == "8"
+        assert "reports" in admin(on, host, "acl users").split()
+        told = admin(on, host, "sentinel master mymaster").split("\n")
+        assert told[told.index("down-after-milliseconds") + 1] == "4000"
+        # What needs a restart is said, and not done.
+        assert admin(on, host, "config get databases").split() == ["databases", "16"]
+    assert "databases is 16, shall be 32" in run.stdout + run.stderr
+    assert "playbooks/ops/rolling_restart.yml" in " ".join((run.stdout + run.stderr).split())
+
+
+def test_a_renewed_certificate_is_served_without_a_restart_and_the_changes_are_taken_back(on: Any) -> None:
+    before = processes(on)
+    shown = {host: on("redis1").check_output(SERIAL.format(address=address, port=6379)) for host, address in ADDRESS.items()}
+    play("--tags=redis_configure,redis_service,pki_rotate")
+    for host, address in ADDRESS.items():
+        renewed = on("redis1").check_output(SERIAL.format(address=address, port=6379))
+        assert renewed.startswith("serial=")
+        assert renewed != shown[host]
+        # Sentinel holds no data, and is restarted for it.
+        until(lambda at=address, new=renewed: on("redis1").check_output(SERIAL.format(address=at, port=26379)) == new, 10)
+        assert "reports" not in admin(on, host, "acl users").split()
+        assert admin(on, host, "config get min-replicas-max-lag").split()[1] == "10"
+    assert processes(on) == before
+
+
+def test_a_master_that_dies_costs_no_acknowledged_write_and_returns_as_a_replica(on: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    old = master(on)
+    writer = next(host for host in ADDRESS if host != old)
+    others = [host for host in ADDRESS if host != old]
+    run = begin(writer, WRITER, members=list(ADDRESS.values()), password=password("dify"), seconds=20)
+    until(lambda: int(admin(on, old, "exists ledger:500")) == 1, 20)
+    subprocess.run(["docker", "kill", f"{CLUSTER}-{old}"], check=True, capture_output=True)
+    ledger = result(run)
+    new = master(on, *others)
+    assert new != old
+    lost = result(begin(writer, READER, address=ADDRESS[new], password=password("dify"), numbers=ledger["acknowledged"]))
+    with capsys.disabled():
+        print(f"\nno write for {ledger['gap']:.1f} s; {len(ledger['acknowledged'])} acknowledged, {len(lost)} of them lost")
+    assert lost == []
+    assert ledger["gap"] < 12
+    # The writer went on after the fail-over.
+    assert ledger["ended"] - ledger["begun"] > 15
+
+    subprocess.run(["docker", "start", f"{CLUSTER}-{old}"], check=True, capture_output=True)
+    # It asks who leads before it starts: it never calls itself a master, not even for a moment.
+    seen = []
+    took = until(lambda: seen.append(role(on, old)) or seen[-1] == "slave", 30)  # type: ignore[func-returns-value]
+    assert set(seen) <= {"", "slave"}
+    with capsys.disabled():
+        print(f"the former master follows {took:.1f} s after its host was started")
+    assert "I follow" in on(old).check_output("journalctl --unit=redis-server --output=cat --boot")
+    until(lambda: "master_link_status:up" in admin(on, old, "info replication"), 30)
+    assert result(begin(writer, READER, address=ADDRESS[old], password=password("dify"), numbers=ledger["acknowledged"])) == []
+
+
+def test_a_rerun_over_a_set_that_failed_over_changes_nothing(on: Any) -> None:
+    leader, before = master(on), (processes(on), processes(on, "redis-sentinel"))
+    assert leader != "redis1"
+    assert changed(play()) == 0
+    assert master(on) == leader
+    assert role(on, leader) == "master"
+    assert (processes(on), processes(on, "redis-sentinel")) == before
+
+
+def test_the_leader_is_restarted_only_after_it_has_handed_over(on: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    leader = master(on)
+    follower = next(host for host in ADDRESS if host != leader)
+    before = processes(on)
+    run = begin(follower, WRITER, members=list(ADDRESS.values()), password=password("dify"), seconds=25)
+    play(f"--limit={leader}", playbook="restart.yml")
+    ledger = result(run)
+    with capsys.disabled():
+        print(f"\nno write for {ledger['gap']:.1f} s during the hand-over")
+    assert master(on) != leader
+    assert role(on, leader) == "slave"
+    now = processes(on)
+    assert {host for host in ADDRESS if now[host] != before[host]} == {leader}
+    assert ledger["gap"] < 6
+    lost = result(begin(follower, READER, address=ADDRESS[master(on)], password=password("dify"), numbers=ledger["acknowledged"]))
+    assert lost == []

@@ -1,0 +1,229 @@
+"""What a member of a Redis set is brought to, against a Redis that answers from tables."""
+
+from __future__ import annotations
+
+import importlib.util
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from ansible_collections.sovereign.dify.plugins.module_utils import redis_client
+from ansible_collections.sovereign.dify.plugins.module_utils.redis_client import Connection, RedisError, View, leader
+from ansible_collections.sovereign.dify.plugins.module_utils.redis_member import (
+    SENTINEL,
+    SERVER,
+    Member,
+    MemberError,
+    generation,
+    normal,
+    same,
+    settings,
+)
+
+PROJECT = Path(__file__).resolve().parents[2]
+MEMBERS = ["10.1.1.11", "10.1.1.12", "10.1.1.13"]
+SHOWN = "ActiveState={active}\nUnitFileState={enabled}\nNeedDaemonReload=no\nExecMainStartTimestamp={started}\n"
+
+
+class Answers:
+    """A connection that answers from a table and remembers what changed something."""
+
+    def __init__(self, table: dict[str, Any]) -> None:
+        """Take the table, by command."""
+        self.table = table
+        self.said: list[str] = []
+
+    def __call__(self, *words: str | int) -> Any:
+        """Answer."""
+        command = " ".join(map(str, words))
+        if command not in self.table:
+            self.said.append(command)
+        return self.table.get(command, "OK")
+
+    def pairs(self, *words: str | int) -> dict[str, str]:
+        """Answer with names and values."""
+        if words[:2] == ("CONFIG", "GET"):
+            return {str(word): self.table["config"][word] for word in words[2:] if word in self.table["config"]}
+        return dict(self(*words))
+
+    def __enter__(self) -> Answers:
+        """Do nothing."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Do nothing."""
+
+
+@pytest.fixture
+def member(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Member:
+    for directory in ("etc/redis", "var/lib/redis", "run/redis", "run/sentinel"):
+        (tmp_path / directory).mkdir(parents=True)
+    (tmp_path / "etc/redis/admin.password").write_text("new\nold\n")
+    (tmp_path / "etc/redis/sovereign.conf").write_text('# managed\nsave ""\nmaxmemory "64mb"\nmasterauth "secret"\n')
+    (tmp_path / "etc/redis/sovereign-sentinel.conf").write_text(
+        "# managed\nport 0\nsentinel announce-ip 10.1.1.12\nsentinel auth-pass set new\nsentinel down-after-milliseconds set 5000\n"
+    )
+    for name in ("users.acl", "sentinel.acl"):
+        (tmp_path / "etc/redis" / name).write_text("user default reset off\nuser generation-1 reset off\n")
+    found = Member(
+        "10.1.1.12", MEMBERS, "set", lambda command: SHOWN.format(active="active", enabled="enabled", started="@1") if "show" in command else ""
+    )
+    found.root = tmp_path
+    found.__post_init__()
+    monkeypatch.setattr(found, "find_master", lambda: "10.1.1.13")
+    return found
+
+
+def run_in_the_set(member: Member) -> None:
+    member.state.write_text("replicaof 10.1.1.13 6379\n")
+    member.state_sentinel.write_text("sentinel auth-pass set old\n")
+    for path in member.sockets.values():
+        path.touch()
+
+
+def test_a_new_member_follows_whoever_leads(member: Member) -> None:
+    seeds = dict(member.seeds())
+    assert "replicaof 10.1.1.13 6379\n" in seeds[member.state]
+    assert seeds[member.state_sentinel].splitlines()[1:] == [
+        "port 0",
+        "sentinel monitor set 10.1.1.13 6379 2",
+        "sentinel announce-ip 10.1.1.12",
+        "sentinel auth-pass set new",
+        "sentinel down-after-milliseconds set 5000",
+    ]
+    member.address = "10.1.1.13"
+    assert "replicaof" not in dict(member.seeds())[member.state]
+
+
+def test_what_the_services_have_written_is_not_written_again(member: Member) -> None:
+    run_in_the_set(member)
+    assert list(member.seeds()) == []
+
+
+def test_data_of_another_redis_is_not_lost(member: Member) -> None:
+    (member.state.parent / "dump.rdb").write_bytes(b"x" * 1000)
+    with pytest.raises(MemberError, match="Move it away"):
+        list(member.seeds())
+
+
+def test_check_mode_says_what_a_fresh_member_needs_and_does_nothing(member: Member) -> None:
+    member.bring_up(check_mode=True)
+    assert [change.what for change in member.done] == ["state of redis.conf", "state of sentinel.conf", SERVER, SENTINEL]
+    assert not member.state.exists()
+
+
+def test_only_what_differs_is_set_and_secrets_are_hidden(member: Member) -> None:
+    connection = Answers({"config": {"save": "", "maxmemory": "1", "masterauth": "other"}})
+    member.adjust_server(connection, check_mode=False)  # type: ignore[arg-type]
+    assert connection.said == ["CONFIG SET maxmemory 64mb masterauth secret"]
+    assert [change.line(change.after) for change in member.done] == ["maxmemory: 64mb\n", "masterauth: (secret)\n"]
+
+
+def test_what_needs_a_restart_is_told_and_not_tried(member: Member) -> None:
+    member.wanted.write_text("databases 32\n")
+    connection = Answers({"config": {"databases": "16"}})
+    member.adjust_server(connection, check_mode=False)  # type: ignore[arg-type]
+    assert connection.said == []
+    assert member.pending == ["databases is 16, shall be 32"]
+    assert member.done == []
+
+
+def test_a_setting_that_would_prevent_the_next_start_is_refused(member: Member) -> None:
+    member.wanted.write_text("max-memory 32\n")
+    with pytest.raises(MemberError, match="knows no setting max-memory"):
+        member.adjust_server(Answers({"config": {}}), check_mode=False)  # type: ignore[arg-type]
+
+
+def test_sentinel_is_told_what_it_does_not_have(member: Member) -> None:
+    run_in_the_set(member)
+    told = [("quorum", "1"), ("down-after-milliseconds", "5000")]
+    connection = Answers({"SENTINEL MASTER set": told, "SENTINEL CONFIG GET *": [("announce-ip", "")]})
+    member.adjust_sentinel(connection, check_mode=False)  # type: ignore[arg-type]
+    assert connection.said == ["SENTINEL SET set quorum 2", "SENTINEL CONFIG SET announce-ip 10.1.1.12", "SENTINEL SET set auth-pass new"]
+
+
+def test_users_are_loaded_when_the_file_is_another(member: Member) -> None:
+    for loaded, said in ((["default", "generation-0"], ["ACL LOAD"]), (["default", "generation-1"], [])):
+        connection = Answers({"ACL USERS": loaded})
+        member.adjust_users(SERVER, connection, check_mode=False)  # type: ignore[arg-type]
+        assert connection.said == said
+
+
+def test_a_unit_that_changed_under_a_running_service_is_told(member: Member, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_in_the_set(member)
+    monkeypatch.setattr(member, "connect", lambda _: Answers({}))
+    for name in ("adjust_users", "adjust_server", "adjust_sentinel"):
+        monkeypatch.setattr(member, name, lambda *_: None)
+    drop_in = member.root / f"etc/systemd/system/{SERVER}.service.d/sovereign.conf"
+    drop_in.parent.mkdir(parents=True)
+    drop_in.touch()
+    member.bring_up(check_mode=False)
+    assert member.pending == ["redis-server was started before its unit was changed"]
+    assert member.done == []
+
+
+def test_values_are_compared_as_redis_writes_them() -> None:
+    assert settings('# no\nsave ""\nbind "a b"\n') == {"save": "", "bind": "a b"}
+    assert normal("64MB") == "67108864"
+    assert same("replica 256mb 64mb 60", "normal 0 0 0 replica 268435456 67108864 60 pubsub 33554432 8388608 60")
+    assert not same("1", "10 1")
+    assert generation("user default off\nuser generation-7 reset off\n") == "generation-7"
+
+
+def test_the_best_informed_sentinel_is_believed() -> None:
+    assert leader([View("a", "old", 3), View("b", "new", 4), View("c", "old", 3)]) == "new"
+    assert leader([]) is None
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Callable[[bytes], Path]:
+    """Give the socket of a server that answers each login with OK for `new` alone, and anything else with the given bytes."""
+
+    def serve(answer: bytes) -> Path:
+        path = tmp_path / "redis.sock"
+        listening = socket.socket(socket.AF_UNIX)
+        listening.bind(str(path))
+        listening.listen(1)
+
+        def converse() -> None:
+            with listening, listening.accept()[0] as connection:
+                while asked := connection.recv(1000):
+                    login = b"+OK\r\n" if b"\r\nnew\r\n" in asked else b"-WRONGPASS no\r\n"
+                    connection.sendall(login if b"AUTH" in asked else answer)
+
+        threading.Thread(target=converse, daemon=True).start()
+        return path
+
+    return serve
+
+
+def test_the_protocol_is_spoken(server: Callable[[bytes], Path]) -> None:
+    with Connection.unix(str(server(b"*3\r\n$4\r\nrole\r\n:7\r\n$-1\r\n")), "admin", ["old", "new"]) as connection:
+        assert connection("ROLE") == ["role", 7, None]
+
+
+def test_a_password_that_nobody_knows_is_an_error(server: Callable[[bytes], Path]) -> None:
+    with pytest.raises(RedisError, match="WRONGPASS"):
+        Connection.unix(str(server(b"")), "admin", ["old", "older"])
+
+
+def load_follow() -> ModuleType:
+    sys.modules.setdefault("redis_client", redis_client)
+    specification = importlib.util.spec_from_file_location("redis_follow", PROJECT / "roles/redis/files/redis_follow.py")
+    assert specification
+    assert specification.loader
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def test_a_member_that_was_away_follows_and_one_that_leads_follows_nobody() -> None:
+    following = load_follow().following
+    once = "# head\nreplicaof 10.1.1.12 6379\nsave 60 1\n"
+    assert following(once, "10.1.1.11", "10.1.1.13", 6379) == "# head\nsave 60 1\nreplicaof 10.1.1.13 6379\n"
+    assert following(once, "10.1.1.11", "10.1.1.11", 6379) == "# head\nsave 60 1\n"
