@@ -23,7 +23,7 @@ STAND_INS = [
     ("GPU hosts", "containers; vLLM is the real server in its CPU build, tensor parallelism over two real processes"),
     ("the models", "a Llama checkpoint of 5 MB with random weights: the answers are noise, the protocol is real"),
 ]
-REAL = "systemd, nftables, WireGuard, HAProxy, nginx, vLLM and the internal CA are the ones that production runs"
+REAL = "systemd, nftables, WireGuard, HAProxy, nginx, PostgreSQL, Redis, RabbitMQ, vLLM and the internal CA are the ones that production runs"
 
 
 class LabError(Exception):

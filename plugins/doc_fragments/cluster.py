@@ -132,15 +132,6 @@ options:
                 - TCP port.
                 - 'Default: the service''s usual one.'
                 type: int
-              tls:
-                description:
-                - 'Who speaks TLS to it: C(proxy) on each host (PostgreSQL from 17 on), the C(client) itself through the proxy, or C(none).'
-                type: str
-                choices:
-                - proxy
-                - client
-                - none
-                default: proxy
               read_host:
                 description:
                 - Name or address for reading alone.
@@ -163,7 +154,7 @@ options:
                 type: int
               tls:
                 description:
-                - 'Who speaks TLS to it: C(proxy) on each host (PostgreSQL from 17 on), the C(client) itself through the proxy, or C(none).'
+                - 'Who speaks TLS to it: the C(proxy) on each host, the C(client) itself through the proxy, or C(none).'
                 type: str
                 choices:
                 - proxy
@@ -187,7 +178,7 @@ options:
                 type: int
               tls:
                 description:
-                - 'Who speaks TLS to it: C(proxy) on each host (PostgreSQL from 17 on), the C(client) itself through the proxy, or C(none).'
+                - 'Who speaks TLS to it: the C(proxy) on each host, the C(client) itself through the proxy, or C(none).'
                 type: str
                 choices:
                 - proxy

@@ -92,7 +92,7 @@ def percentiles(nanoseconds: list[int]) -> dict[int, float]:
 
 def measure(requests: int, nice: int) -> Round:
     """Let the client ask both ways in turns."""
-    places = {"direct": ("upstream.bench.test", "198.18.40.12", 8100), "gateway": ("gateway.bench.test", "198.18.40.11", 8443)}
+    places = {"direct": ("upstream.bench.test", "198.18.60.12", 8100), "gateway": ("gateway.bench.test", "198.18.60.11", 8443)}
     key = (HERE / ".state/secrets/model_gateway/bench").read_text().strip()
     job = json.dumps({"requests": requests, "key": key, "places": places})
     command = ["docker", "exec", "--interactive", f"{PREFIX}-client", "nice", f"--adjustment={nice}", "python3", "-c", CLIENT]

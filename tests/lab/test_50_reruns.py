@@ -14,7 +14,8 @@ from ansible_runner.interface import run as run_playbook
 from lab.testing import PROJECT
 from tests.artefact.conftest import installed as installed
 
-HOSTS = {"hq-gw1", "hq-gw2", "hq-gpu1", "edge-gw1"}
+HOSTS = {"hq-gw1", "hq-gw2", "hq-gpu1", "hq-db1", "hq-db2", "hq-db3", "hq-app1", "edge-gw1"}
+SERVICES = r"(vllm@|haproxy|nginx|keepalived|wg-quick@|sovereign-firewall|chrony|etcd|patroni|redis-|rabbitmq-|service_proxy)"
 
 
 def started_at() -> dict[str, str]:
@@ -25,7 +26,7 @@ def started_at() -> dict[str, str]:
         command = ["docker", "exec", f"lab-{host}", *show]
         for block in subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n\n"):
             fields = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
-            if re.match(r"(vllm@|haproxy|nginx|wg-quick@|sovereign-firewall|chrony)", fields.get("Id", "")):
+            if re.match(SERVICES, fields.get("Id", "")):
                 moments[f"{host}/{fields['Id']}"] = f"{fields.get('MainPID')} {fields.get('ActiveEnterTimestampMonotonic')}"
     return moments
 

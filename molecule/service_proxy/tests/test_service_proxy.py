@@ -76,8 +76,18 @@ def test_a_wrong_password_is_refused_by_the_service_itself(on: Any, psql: Callab
     assert "WRONGPASS" in on("client").run("redis-cli -p 6379 --user drill --pass wrong ping").stdout
 
 
-def test_the_way_to_the_server_is_encrypted_though_the_client_speaks_in_clear(psql: Callable[..., Any]) -> None:
+def test_postgresql_is_spoken_to_in_tls_from_end_to_end_and_not_in_clear(on: Any, psql: Callable[..., Any], password: Callable[[str], str]) -> None:
     assert psql("select ssl, version from pg_stat_ssl where pid = pg_backend_pid()").stdout == "t|TLSv1.3\n"
+    connect = f"host=127.0.0.1 dbname=drill user=drill password={password('patroni')}"
+    bound = f"{connect} channel_binding=require sslmode=verify-ca sslrootcert=/etc/sovereign/pki/ca.crt"
+    assert on("client").check_output(f"psql '{bound}' -Atc 'select 1'") == "1"
+    assert "no encryption" in on("client").run(f"psql '{connect} sslmode=disable' -c 'select 1'").stderr
+
+
+def test_redis_takes_no_clear_words_from_the_network(on: Any, contract: Any, password: Callable[[str], str]) -> None:
+    ping = f"timeout 5 redis-cli --user drill --pass {shlex.quote(password('redis'))} --no-auth-warning"
+    assert on("client").check_output(f"{ping} -p 6379 ping") == "PONG"
+    assert "PONG" not in on("client").run(f"{ping} -h {contract('data')['node']['address']} -p 6379 ping").stdout
 
 
 def test_reading_goes_to_the_primary_where_there_is_no_replica(psql: Callable[..., Any]) -> None:

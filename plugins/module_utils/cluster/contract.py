@@ -293,7 +293,12 @@ class _Builder:
                 found[name] = None
             else:
                 host = str(spec.host)
-                found[name] = {"host": host, "port": spec.port or port, "tls": spec.tls, "read_host": getattr(spec, "read_host", None) or host}
+                found[name] = {
+                    "host": host,
+                    "port": spec.port or port,
+                    "tls": getattr(spec, "tls", "client"),
+                    "read_host": getattr(spec, "read_host", None) or host,
+                }
         return found
 
     def client(self, client: ClientSpec) -> dict[str, Any]:

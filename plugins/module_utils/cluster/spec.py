@@ -136,16 +136,22 @@ class EndpointSpec:
 
     host: str | None = key(DNS_NAME, "Name or address of the service; its certificate must bear it.", required=True)
     port: int | None = key(Whole(1, 65535), "TCP port.", shown="the service's usual one")
+
+
+@dataclass(frozen=True)
+class TlsEndpointSpec(EndpointSpec):
+    """One to which the proxy on each host may speak TLS for its clients."""
+
     tls: str = key(
         Choice(("proxy", "client", "none"), "way of TLS"),
-        "Who speaks TLS to it: `proxy` on each host (PostgreSQL from 17 on), the `client` itself through the proxy, or `none`.",
+        "Who speaks TLS to it: the `proxy` on each host, the `client` itself through the proxy, or `none`.",
         default="proxy",
     )
 
 
 @dataclass(frozen=True)
 class PostgresqlEndpointSpec(EndpointSpec):
-    """A PostgreSQL that somebody else runs."""
+    """A PostgreSQL that somebody else runs. Its clients speak TLS to it themselves."""
 
     read_host: str | None = key(DNS_NAME, "Name or address for reading alone.", shown="`host`")
 
@@ -155,8 +161,8 @@ class ExternalSpec:
     """Data services that a site uses instead of its own (managed ones: RDS, OSS and the like)."""
 
     postgresql: PostgresqlEndpointSpec | None = key(Section(PostgresqlEndpointSpec, "endpoint"), "PostgreSQL, in place of the group `patroni`.")
-    redis: EndpointSpec | None = key(Section(EndpointSpec, "endpoint"), "Redis, in place of the group `redis`.")
-    rabbitmq: EndpointSpec | None = key(Section(EndpointSpec, "endpoint"), "RabbitMQ, in place of the group `rabbitmq`.")
+    redis: TlsEndpointSpec | None = key(Section(TlsEndpointSpec, "endpoint"), "Redis, in place of the group `redis`.")
+    rabbitmq: TlsEndpointSpec | None = key(Section(TlsEndpointSpec, "endpoint"), "RabbitMQ, in place of the group `rabbitmq`.")
 
 
 @dataclass(frozen=True)
