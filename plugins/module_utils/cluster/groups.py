@@ -29,6 +29,7 @@ GROUPS: Groups = {
     "firewall": Group("hosts"),
     "wireguard": Group("hosts", host_keys=("vpn_address",)),
     "etcd": Group("data", quorum=True),
+    "patroni": Group("data", needs=("etcd",)),
     "redis": Group("data", quorum=True),
     "service_proxy": Group("data"),
     "vllm": Group("models"),

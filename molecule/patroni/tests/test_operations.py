@@ -1,0 +1,131 @@
+"""What operators rely on: changes that are shown before they are made, a leader that moves or is lost, reruns that touch nothing."""
+
+from __future__ import annotations
+
+from time import sleep
+from typing import Any
+
+from patroni_cluster import ADDRESS, Cluster, changes, docker, password_of, play
+
+
+def test_a_shared_setting_is_shown_then_applied_and_nobody_is_restarted(cluster: Cluster) -> None:
+    before = cluster.started()
+    shown = play("--tags=patroni", "--check", "--diff", patroni_parameters={"log_min_duration_statement": "5s"})
+    assert shown.returncode == 0, shown.stdout
+    assert '+      "log_min_duration_statement": "5s",' in shown.stdout
+    assert cluster.inside("db1", "SHOW log_min_duration_statement") == "-1"
+
+    run = play("--tags=patroni_service", patroni_parameters={"log_min_duration_statement": "5s"}, patroni_max_connections=310)
+    assert run.returncode == 0, run.stdout
+    assert "PostgreSQL runs with older settings on db1, db2, db3" in run.stdout
+    assert "playbooks/ops/rolling_restart.yml" in run.stdout
+    assert {cluster.inside(host, "SHOW log_min_duration_statement") for host in ADDRESS} == {"5s"}
+    assert cluster.inside("db1", "SHOW max_connections") == "300"
+
+    # No longer declared: left as it is; declared as nothing: gone. And what waited for a restart no longer does.
+    left = play("--tags=patroni_service")
+    assert left.returncode == 0, left.stdout
+    assert "older settings" not in left.stdout
+    assert cluster.inside("db1", "SHOW log_min_duration_statement") == "5s"
+    gone = play("--tags=patroni_service", patroni_parameters={"log_min_duration_statement": None})
+    assert gone.returncode == 0, gone.stdout
+    assert cluster.inside("db1", "SHOW log_min_duration_statement") == "-1"
+    assert cluster.started() == before
+
+
+def test_passwords_are_nowhere_in_clear_but_in_patronis_own_file(cluster: Cluster, on: Any) -> None:
+    host = on(cluster.leader())
+    host.check_output("journalctl --sync")
+    for role in ("app", "replicator", "rewinder"):
+        search = (
+            "grep --recursive --files-with-matches --fixed-strings --devices=skip -e %s /etc /var/log /run/systemd /var/lib/postgresql/17/main/base"
+        )
+        assert set(host.run(search, password_of(role)).stdout.split()) <= {"/etc/patroni/config.yml"}
+        assert host.run("journalctl --output=cat | grep --quiet --fixed-strings -e %s", password_of(role)).rc == 1
+    assert host.run("setpriv --reuid=nobody --regid=nogroup --groups=ssl-cert cat /etc/patroni/config.yml").rc != 0
+
+
+def test_a_renewed_certificate_is_shown_without_a_restart(cluster: Cluster, on: Any) -> None:
+    address, before = ADDRESS["db1"], cluster.started()
+
+    def serials() -> list[str]:
+        asks = [f"-alpn postgresql -connect {address}:5432", f"-connect {address}:8008"]
+        return [on("client").check_output(f"openssl s_client {ask} </dev/null 2>/dev/null | openssl x509 -noout -serial") for ask in asks]
+
+    old = serials()
+    run = play("--tags=pki_rotate", "--limit=db1")
+    assert run.returncode == 0, run.stdout
+    sleep(3)
+    new = serials()
+    assert old[0] == old[1] != new[0] == new[1]
+    assert cluster.started() == before
+    cluster.wait_until_whole()
+
+
+def test_a_leader_that_was_moved_stays_where_it_is(cluster: Cluster, on: Any) -> None:
+    old = cluster.leader()
+    candidate = next(name for name, member in cluster.members().items() if member["role"] == "sync_standby")
+    cluster.ask("CREATE TABLE IF NOT EXISTS ledger (number int PRIMARY KEY); TRUNCATE ledger")
+
+    def switch() -> None:
+        on(old).check_output(f"bash --login -c 'timeout 60 patronictl switchover --leader {old} --candidate {candidate} --force'")
+        sleep(5)
+
+    ledger = cluster.write_until(switch)
+    print(f"\nswitchover: {ledger.gap:.1f} s without a write, {len(ledger.acknowledged)} acknowledged")
+    kept = {int(number) for number in cluster.ask("SELECT number FROM ledger").split()}
+    assert {number for number, _ in ledger.acknowledged} <= kept
+    cluster.wait_until_whole()
+    run = play("--tags=patroni")
+    assert run.returncode == 0, run.stdout
+    assert changes(run) == {0}, run.stdout
+    assert cluster.leader() == candidate
+
+
+def test_the_leader_goes_on_while_etcd_is_away(cluster: Cluster, on: Any) -> None:
+    leader = cluster.leader()
+    for host in ADDRESS:
+        on(host).check_output("systemctl stop etcd")
+    try:
+        # Longer than a lease lasts.
+        sleep(25)
+        assert cluster.psql("client", leader, "CREATE TABLE IF NOT EXISTS meanwhile (said text)").rc == 0
+    finally:
+        for host in ADDRESS:
+            on(host).check_output("systemctl start --no-block etcd")
+    cluster.wait_until_whole()
+    assert cluster.leader() == leader
+
+
+def test_the_leaders_host_is_lost_and_no_commit_with_it(cluster: Cluster) -> None:
+    leader = cluster.leader()
+    rest = [host for host in ADDRESS if host != leader]
+    cluster.ask("CREATE TABLE IF NOT EXISTS ledger (number int PRIMARY KEY); TRUNCATE ledger")
+
+    def lose() -> None:
+        docker("kill", f"mol-patroni-{leader}")
+        for _ in range(60):
+            if any(member["role"] == "leader" and name != leader for name, member in cluster.members().items()):
+                break
+            sleep(1)
+        sleep(5)
+
+    try:
+        ledger = cluster.write_until(lose)
+        kept = {int(number) for number in cluster.ask("SELECT number FROM ledger").split()}
+        lost = {number for number, _ in ledger.acknowledged} - kept
+        print(f"\nleader lost: {ledger.gap:.1f} s without a write, {len(ledger.acknowledged)} acknowledged, {len(lost)} of them lost")
+        assert lost == set()
+        assert ledger.gap < 40
+        # Who is left is left alone by a rerun.
+        successor = cluster.leader()
+        run = play("--tags=patroni", f"--limit={','.join(rest)}")
+        assert run.returncode == 0, run.stdout
+        assert changes(run) == {0}, run.stdout
+    finally:
+        docker("start", f"mol-patroni-{leader}")
+    print(f"the former leader follows after {cluster.wait_until_whole():.1f} s")
+    run = play("--tags=etcd,patroni")
+    assert run.returncode == 0, run.stdout
+    assert changes(run) == {0}, run.stdout
+    assert cluster.leader() == successor
