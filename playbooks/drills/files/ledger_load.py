@@ -123,12 +123,21 @@ class Redis:
     def connect(self) -> None:
         """Open a new session."""
         import redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
 
         with suppress(Exception):
             self.session.close()
         s = self.settings
         self.session = redis.Redis(
-            host=s.host, port=s.port, username=s.user, password=s.password, socket_timeout=s.timeout, socket_connect_timeout=s.timeout
+            host=s.host,
+            port=s.port,
+            username=s.user,
+            password=s.password,
+            socket_timeout=s.timeout,
+            socket_connect_timeout=s.timeout,
+            # The library's own retries wait for up to ten seconds each: it would be measured instead of the service.
+            retry=Retry(NoBackoff(), 0),
         )
         self.session.ping()
 
