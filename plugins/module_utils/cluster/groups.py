@@ -29,6 +29,7 @@ GROUPS: Groups = {
     "firewall": Group("hosts"),
     "wireguard": Group("hosts", host_keys=("vpn_address",)),
     "redis": Group("data", quorum=True),
+    "rabbitmq": Group("data", quorum=True),
     "vllm": Group("models"),
     "model_gateway": Group("models"),
     "nginx": Group("apps", needs=("model_gateway",)),
