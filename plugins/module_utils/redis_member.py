@@ -321,6 +321,51 @@ class Member:
             if not check_mode:
                 connection(*(["SENTINEL", "SET", name] if name else ["SENTINEL", "CONFIG", "SET"]), option, value)
 
+    def hand_over(self, check_mode: bool, timeout: float = 30) -> bool:
+        """Have another member lead, if this one does, without losing a write that was acknowledged.
+
+        Sentinel's own fail-over leaves the former master writable until it is told; so writers have to wait before it begins, and this member is told
+        at once that it follows.
+
+        Returns:
+            Whether this member led.
+
+        Raises:
+            MemberError: no replica has everything, or the Sentinels do not agree in time; writers go on here.
+        """
+        with self.connect(SERVER) as server, self.connect(SENTINEL) as sentinel:
+            if server.info("replication")["role"] != "master":
+                return False
+            if check_mode:
+                return True
+            deadline = time.monotonic() + timeout
+            # Should this process die, writers wait no longer than this.
+            server("CLIENT", "PAUSE", int((timeout + 5) * 1000), "WRITE")
+            try:
+                self._until(lambda: self._has_a_full_copy(server), deadline, "no replica has everything that was written here")
+                sentinel("SENTINEL", "FAILOVER", self.name)
+                self._until(lambda: self._leads(sentinel) != self.address, deadline, "the Sentinels did not make another member the master")
+                server("REPLICAOF", self._leads(sentinel), self.port)
+                server("CONFIG", "REWRITE")
+            finally:
+                server("CLIENT", "UNPAUSE")
+        return True
+
+    def _until(self, true: Callable[[], bool], deadline: float, otherwise: str) -> None:
+        while not true():
+            if time.monotonic() > deadline:
+                raise MemberError(f"{otherwise}; this member goes on leading")
+            self.sleep(0.1)
+
+    def _leads(self, sentinel: Connection) -> str:
+        return str(sentinel("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.name)[0])
+
+    @staticmethod
+    def _has_a_full_copy(server: Connection) -> bool:
+        told = server.info("replication")
+        copies = [dict(part.split("=", 1) for part in value.split(",")) for key, value in told.items() if re.fullmatch(r"slave\d+", key)]
+        return any(copy["state"] == "online" and copy["offset"] == told["master_repl_offset"] for copy in copies)
+
     def faults(self, min_replicas: int) -> tuple[list[str], dict[str, str]]:
         """Look whether this member does its part in a set that works.
 

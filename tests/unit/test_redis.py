@@ -227,3 +227,38 @@ def test_a_member_that_was_away_follows_and_one_that_leads_follows_nobody() -> N
     once = "# head\nreplicaof 10.1.1.12 6379\nsave 60 1\n"
     assert following(once, "10.1.1.11", "10.1.1.13", 6379) == "# head\nsave 60 1\nreplicaof 10.1.1.13 6379\n"
     assert following(once, "10.1.1.11", "10.1.1.11", 6379) == "# head\nsave 60 1\n"
+
+
+class Leaving(Answers):
+    """A server that leads until it is told otherwise; its replica has everything at the second look."""
+
+    def __init__(self, sentinel: Answers) -> None:
+        """Take the Sentinel, whose answer changes once a fail-over was asked for."""
+        super().__init__({})
+        self.sentinel = sentinel
+        self.looks = 0
+
+    def info(self, _: str) -> dict[str, str]:
+        """Tell of the replication."""
+        self.looks += 1
+        offset = "9" if self.looks > 2 else "5"
+        return {"role": "master", "master_repl_offset": "9", "slave0": f"ip=10.1.1.13,port=6379,state=online,offset={offset},lag=0"}
+
+
+def test_writers_wait_while_another_member_takes_over(member: Member, monkeypatch: pytest.MonkeyPatch) -> None:
+    sentinel = Answers({"SENTINEL GET-MASTER-ADDR-BY-NAME set": ["10.1.1.13", "6379"]})
+    server = Leaving(sentinel)
+    monkeypatch.setattr(member, "connect", lambda service: server if service == SERVER else sentinel)
+    monkeypatch.setattr(member, "sleep", lambda _: None)
+    assert member.hand_over(check_mode=False)
+    assert sentinel.said == ["SENTINEL FAILOVER set"]
+    assert server.said == ["CLIENT PAUSE 35000 WRITE", "REPLICAOF 10.1.1.13 6379", "CONFIG REWRITE", "CLIENT UNPAUSE"]
+
+
+def test_writers_go_on_where_nobody_takes_over(member: Member, monkeypatch: pytest.MonkeyPatch) -> None:
+    sentinel = Answers({"SENTINEL GET-MASTER-ADDR-BY-NAME set": [member.address, "6379"]})
+    server = Leaving(sentinel)
+    monkeypatch.setattr(member, "connect", lambda service: server if service == SERVER else sentinel)
+    with pytest.raises(MemberError, match="goes on leading"):
+        member.hand_over(check_mode=False, timeout=0.3)
+    assert server.said == ["CLIENT PAUSE 5300 WRITE", "CLIENT UNPAUSE"]

@@ -31,6 +31,7 @@ GROUPS: Groups = {
     "etcd": Group("data", quorum=True),
     "patroni": Group("data", needs=("etcd",)),
     "redis": Group("data", quorum=True),
+    "rabbitmq": Group("data", quorum=True),
     "service_proxy": Group("data"),
     "vllm": Group("models"),
     "model_gateway": Group("models"),
