@@ -12,7 +12,7 @@ version_added: 0.1.0
 author: The sovereign.dify maintainers (@sovereign-dify)
 description:
   - Reads from HAProxy's runtime socket which servers are alive, and waits until each of the named backends has one.
-extends_documentation_fragment: [ansible.builtin.action_common_attributes, ansible.builtin.action_common_attributes.info_module]
+extends_documentation_fragment: [ansible.builtin.action_common_attributes]
 attributes:
   check_mode: {support: full}
   diff_mode: {support: none}
