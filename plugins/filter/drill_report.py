@@ -11,12 +11,12 @@ version_added: 0.1.0
 author: The sovereign.dify maintainers (@sovereign-dify)
 description:
   - Sums up what several runs of a drill gave.
-positional: service, fault, bar
+positional: service, fault, limit
 options:
   _input: {description: 'The runs, as ledger_load.py reports them, each with C(host).', type: list, elements: dict, required: true}
   service: {description: Service that was loaded., type: str, required: true}
   fault: {description: What befell its leader., type: str, required: true}
-  bar: {description: Median recovery time in seconds that is still good enough; 0 means that there is none., type: float, default: 0.0}
+  limit: {description: Median recovery time in seconds that is still good enough; 0 means that there is none., type: float, default: 0.0}
 """
 
 EXAMPLES = r"""
@@ -37,9 +37,9 @@ from typing import Any
 from ansible_collections.sovereign.dify.plugins.module_utils.drill_report import chart, rows, summary
 
 
-def drill_report(runs: Sequence[dict[str, Any]], service: str, fault: str, bar: float = 0.0) -> dict[str, Any]:
+def drill_report(runs: Sequence[dict[str, Any]], service: str, fault: str, limit: float = 0.0) -> dict[str, Any]:
     """Sum runs up; see the module ``drill_report``."""
-    report = summary(runs, service, fault, float(bar))
+    report = summary(runs, service, fault, float(limit))
     return {"report": report, "table": rows(report), "chart": chart(report)}
 
 

@@ -10,13 +10,13 @@ import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Optional
 from urllib.parse import urlsplit
 
 Config = dict[str, Any]
 """Dynamic configuration, as ``GET /config`` gives it: nested dictionaries of what JSON can hold."""
 
-Api = Callable[[str, str, Config | None], tuple[int, Any]]
+Api = Callable[[str, str, Optional[Config]], tuple[int, Any]]  # noqa: UP045 - pylint of ansible-test knows no other form
 """Sends a method, a path and a body; returns the status and the JSON of the answer. Raises ``OSError`` where nobody answers."""
 
 

@@ -60,7 +60,8 @@ from ansible.module_utils.basic import AnsibleModule
 
 UNIT = "rabbitmq-server"
 # Of the host's key; the command-line tools run as this user, and they are nodes, too.
-GROUP, USER = "ssl-cert", "rabbitmq"
+GROUP = "ssl-cert"
+USER = "rabbitmq"
 
 
 def main() -> None:

@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Write numbers into a service, one after another, and keep a ledger of those that it has acknowledged; then count what it has kept.
 
