@@ -66,23 +66,3 @@ class Cluster:
 def docker(*words: str) -> None:
     """Do something to a container from outside, as a power switch would."""
     subprocess.run(["docker", *words], check=True, capture_output=True, timeout=60)
-
-
-def play(*arguments: str, **variables: Any) -> subprocess.CompletedProcess[str]:
-    """Run the scenario's playbook again."""
-    return subprocess.run(
-        [
-            "ansible-playbook",
-            *arguments,
-            f"--extra-vars={json.dumps(variables)}",
-            f"--inventory={SCENARIO / 'inventory'}",
-            f"--inventory={PROJECT / 'molecule/shared/substrate.yml'}",
-            str(SCENARIO / "converge.yml"),
-        ],
-        cwd=PROJECT,
-        env={**os.environ, "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from time import monotonic, sleep
 from typing import Any
 
-from etcd_cluster import ADDRESS, PKI, Cluster, docker, play
+from etcd_cluster import ADDRESS, PKI, Cluster, docker
+
+from lab.testing import rerun
 
 
 def test_what_is_written_through_one_member_is_read_through_every_other(cluster: Cluster) -> None:
@@ -68,7 +70,7 @@ def test_the_leaders_host_is_lost_and_writes_go_on(cluster: Cluster, killed: Cal
     print(f"\ngap after the loss of the leader's host: {monotonic() - begun:.1f} s")
     assert cluster.read(rest[1], "before") == "kept"
     # Who is left is left alone by a rerun, which fails for the lost host and for nobody else.
-    run = play(f"--limit={','.join(rest)}")
+    run = rerun(f"--limit={','.join(rest)}")
     assert run.returncode == 0, run.stdout
     assert set(re.findall(r"changed=(\d+)", run.stdout)) == {"0"}, run.stdout
     docker("start", f"mol-etcd-{leader}")
@@ -78,11 +80,11 @@ def test_the_leaders_host_is_lost_and_writes_go_on(cluster: Cluster, killed: Cal
 
 def test_settings_that_need_a_restart_are_written_and_reported_and_nobody_is_restarted(cluster: Cluster, on: Any) -> None:
     before = cluster.started()
-    run = play("--tags=etcd", etcd_quota_bytes=3221225472)
+    run = rerun("--tags=etcd", etcd_quota_bytes=3221225472)
     assert run.returncode == 0, run.stdout
     assert "playbooks/ops/rolling_restart.yml" in run.stdout
     # Said again by the next run, though that one changes nothing.
-    again = play("--tags=verify", etcd_quota_bytes=3221225472)
+    again = rerun("--tags=verify", etcd_quota_bytes=3221225472)
     assert "playbooks/ops/rolling_restart.yml" in again.stdout
     assert cluster.started() == before
     on("two").check_output("systemctl restart etcd")
@@ -90,7 +92,7 @@ def test_settings_that_need_a_restart_are_written_and_reported_and_nobody_is_res
     metric = "curl --silent --noproxy '*' http://127.0.0.1:2381/metrics | awk '/^etcd_server_quota_backend_bytes/ {printf \"%d\", $2}'"
     assert on("two").check_output(metric) == "3221225472"
     # And back.
-    run = play("--tags=etcd")
+    run = rerun("--tags=etcd")
     assert "etcd on two still runs with older settings" in run.stdout
     assert "etcd on one still runs with older settings" not in run.stdout
     on("two").check_output("systemctl restart etcd")
@@ -101,7 +103,7 @@ def test_a_member_that_has_lost_its_data_is_not_let_in_under_its_old_identity(cl
     two = on("two")
     two.check_output("systemctl stop etcd && mv /var/lib/etcd/sovereign /var/lib/etcd/kept")
     try:
-        run = play("--tags=etcd", "--limit=two")
+        run = rerun("--tags=etcd", "--limit=two")
         assert run.returncode != 0
         assert "etcdctl member add two --peer-urls=https://198.18.42.12:2380" in run.stdout
         assert cluster.write("one", "meanwhile", "written")
@@ -114,7 +116,7 @@ def test_a_member_that_has_lost_its_data_is_not_let_in_under_its_old_identity(cl
 def test_a_renewed_certificate_is_shown_without_a_restart(cluster: Cluster, on: Any) -> None:
     ask = f"-connect {ADDRESS['one']}:2379 -cert {PKI}/host.crt -key {PKI}/host.key </dev/null 2>/dev/null | openssl x509 -noout -serial"
     shown, before = on("two").check_output(f"openssl s_client {ask}"), cluster.started()
-    run = play("--tags=pki_rotate", "--limit=one")
+    run = rerun("--tags=pki_rotate", "--limit=one")
     assert run.returncode == 0, run.stdout
     assert on("two").check_output(f"openssl s_client {ask}") != shown
     assert cluster.started() == before

@@ -5,17 +5,19 @@ from __future__ import annotations
 from time import sleep
 from typing import Any
 
-from patroni_cluster import ADDRESS, Cluster, changes, docker, password_of, play
+from patroni_cluster import ADDRESS, Cluster, changes, docker, password_of
+
+from lab.testing import rerun
 
 
 def test_a_shared_setting_is_shown_then_applied_and_nobody_is_restarted(cluster: Cluster) -> None:
     before = cluster.started()
-    shown = play("--tags=patroni", "--check", "--diff", patroni_parameters={"log_min_duration_statement": "5s"})
+    shown = rerun("--tags=patroni", "--check", "--diff", patroni_parameters={"log_min_duration_statement": "5s"})
     assert shown.returncode == 0, shown.stdout
     assert '+      "log_min_duration_statement": "5s",' in shown.stdout
     assert cluster.inside("db1", "SHOW log_min_duration_statement") == "-1"
 
-    run = play("--tags=patroni_service", patroni_parameters={"log_min_duration_statement": "5s"}, patroni_max_connections=310)
+    run = rerun("--tags=patroni_service", patroni_parameters={"log_min_duration_statement": "5s"}, patroni_max_connections=310)
     assert run.returncode == 0, run.stdout
     assert "PostgreSQL runs with older settings on db1, db2, db3" in run.stdout
     assert "playbooks/ops/rolling_restart.yml" in run.stdout
@@ -23,11 +25,11 @@ def test_a_shared_setting_is_shown_then_applied_and_nobody_is_restarted(cluster:
     assert cluster.inside("db1", "SHOW max_connections") == "300"
 
     # No longer declared: left as it is; declared as nothing: gone. And what waited for a restart no longer does.
-    left = play("--tags=patroni_service")
+    left = rerun("--tags=patroni_service")
     assert left.returncode == 0, left.stdout
     assert "older settings" not in left.stdout
     assert cluster.inside("db1", "SHOW log_min_duration_statement") == "5s"
-    gone = play("--tags=patroni_service", patroni_parameters={"log_min_duration_statement": None})
+    gone = rerun("--tags=patroni_service", patroni_parameters={"log_min_duration_statement": None})
     assert gone.returncode == 0, gone.stdout
     assert cluster.inside("db1", "SHOW log_min_duration_statement") == "-1"
     assert cluster.started() == before
@@ -53,7 +55,7 @@ def test_a_renewed_certificate_is_shown_without_a_restart(cluster: Cluster, on: 
         return [on("client").check_output(f"openssl s_client {ask} </dev/null 2>/dev/null | openssl x509 -noout -serial") for ask in asks]
 
     old = serials()
-    run = play("--tags=pki_rotate", "--limit=db1")
+    run = rerun("--tags=pki_rotate", "--limit=db1")
     assert run.returncode == 0, run.stdout
     sleep(3)
     new = serials()
@@ -76,7 +78,7 @@ def test_a_leader_that_was_moved_stays_where_it_is(cluster: Cluster, on: Any) ->
     kept = {int(number) for number in cluster.ask("SELECT number FROM ledger").split()}
     assert {number for number, _ in ledger.acknowledged} <= kept
     cluster.wait_until_whole()
-    run = play("--tags=patroni")
+    run = rerun("--tags=patroni")
     assert run.returncode == 0, run.stdout
     assert changes(run) == {0}, run.stdout
     assert cluster.leader() == candidate
@@ -119,13 +121,13 @@ def test_the_leaders_host_is_lost_and_no_commit_with_it(cluster: Cluster) -> Non
         assert ledger.gap < 40
         # Who is left is left alone by a rerun.
         successor = cluster.leader()
-        run = play("--tags=patroni", f"--limit={','.join(rest)}")
+        run = rerun("--tags=patroni", f"--limit={','.join(rest)}")
         assert run.returncode == 0, run.stdout
         assert changes(run) == {0}, run.stdout
     finally:
         docker("start", f"mol-patroni-{leader}")
     print(f"the former leader follows after {cluster.wait_until_whole():.1f} s")
-    run = play("--tags=etcd,patroni")
+    run = rerun("--tags=etcd,patroni")
     assert run.returncode == 0, run.stdout
     assert changes(run) == {0}, run.stdout
     assert cluster.leader() == successor

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lab.testing import rerun
+
 SCENARIO = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
 PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
 CLUSTER = "mol-redis"
@@ -120,17 +122,7 @@ def processes(on: Any, unit: str = "redis-server") -> dict[str, str]:
 
 
 def play(*arguments: str, playbook: str = "converge.yml", **variables: Any) -> subprocess.CompletedProcess[str]:
-    """Run one of the scenario's playbooks."""
-    command = ["ansible-playbook", f"--inventory={SCENARIO / 'inventory'}", f"--inventory={PROJECT / 'molecule/shared/substrate.yml'}"]
-    command += [f"--extra-vars={json.dumps(variables)}", *arguments, str(SCENARIO / playbook)]
-    run = subprocess.run(
-        command,
-        cwd=PROJECT,
-        env={**os.environ, "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    """Run one of the scenario's playbooks; it must succeed."""
+    run = rerun(*arguments, playbook=playbook, **variables)
     assert run.returncode == 0, run.stdout + run.stderr
     return run
