@@ -73,7 +73,7 @@ def test_a_service_keeps_what_it_acknowledges(load: Callable[..., dict[str, Any]
 def test_a_wrong_password_is_refused_by_the_service_itself(on: Any, psql: Callable[..., Any]) -> None:
     assert psql("select 1").stdout == "1\n"
     assert "password authentication failed" in on("client").run("PGPASSWORD=wrong psql -h 127.0.0.1 -U drill -d drill -c 'select 1'").stderr
-    assert "WRONGPASS" in on("client").run("redis-cli -p 6379 --user drill --pass wrong ping").stdout
+    assert "WRONGPASS" in on("client").run("redis-cli -p 6379 --user drill --pass wrong ping 2>&1").stdout
 
 
 def test_postgresql_is_spoken_to_in_tls_from_end_to_end_and_not_in_clear(on: Any, psql: Callable[..., Any], password: Callable[[str], str]) -> None:
@@ -109,7 +109,7 @@ def test_whoever_leads_no_longer_loses_its_sessions(on: Any, psql: Callable[...,
         on("data").run_expect([0], "systemctl kill --kill-whom=main --signal=STOP patroni")
         try:
             ended = session.result(timeout=20)
-            assert "server closed the connection" in ended.stderr
+            assert "connection to server was lost" in ended.stderr
             assert psql("select 1").rc != 0
         finally:
             on("data").run_expect([0], "systemctl kill --kill-whom=main --signal=CONT patroni")
@@ -141,12 +141,14 @@ def test_a_service_of_others_is_reached_through_the_proxy_too(on: Any, contract:
     address = contract("data")["node"]["address"]
     external = {"redis": {"host": address, "port": 6379, "tls": "client", "read_host": address}, "postgresql": None, "rabbitmq": None}
     nobody: dict[str, Any] = {"service_proxy_redis": [], "service_proxy_external": external}
-    run = rerun("--limit=client", "--tags=service_proxy", **nobody)
-    assert run.returncode == 0, run.stdout
     own = "--tls --cacert /etc/sovereign/pki/ca.crt --cert /etc/sovereign/pki/host.crt --key /etc/sovereign/pki/host.key --sni data.proxy.test"
     ping = f"redis-cli -p 6379 {own} --user drill --pass {shlex.quote(password('redis'))} --no-auth-warning ping"
-    assert on("client").check_output(ping) == "PONG"
-    assert rerun("--limit=client", "--tags=service_proxy").returncode == 0
+    try:
+        run = rerun("--limit=client", "--tags=service_proxy", **nobody)
+        assert run.returncode == 0, run.stdout
+        assert on("client").check_output(ping) == "PONG"
+    finally:
+        assert rerun("--limit=client", "--tags=service_proxy").returncode == 0
 
 
 def test_metrics_say_who_is_up(on: Any) -> None:
