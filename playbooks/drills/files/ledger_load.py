@@ -17,8 +17,8 @@ import sys
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -170,23 +170,24 @@ class Rabbitmq:
         """Open a new session."""
         import pika
 
-        with suppress(Exception):
-            self.session.close()
         s = self.settings
-        self.session = pika.BlockingConnection(
-            pika.ConnectionParameters(
-                host=s.host,
-                port=s.port,
-                virtual_host=s.database,
-                credentials=pika.PlainCredentials(s.user, s.password),
-                heartbeat=max(2, int(s.timeout)),
-                socket_timeout=s.timeout,
-                stack_timeout=2 * s.timeout,
-                blocked_connection_timeout=s.timeout,
-            )
+        with suppress(Exception), within(s.timeout):
+            self.session.close()
+        parameters = pika.ConnectionParameters(
+            host=s.host,
+            port=s.port,
+            virtual_host=s.database,
+            credentials=pika.PlainCredentials(s.user, s.password),
+            heartbeat=max(2, int(s.timeout)),
+            socket_timeout=s.timeout,
+            stack_timeout=2 * s.timeout,
+            blocked_connection_timeout=s.timeout,
         )
-        self.channel = self.session.channel()
-        self.channel.confirm_delivery()
+        # A node that waits for another may take a session and then not answer on it.
+        with within(2 * s.timeout):
+            self.session = pika.BlockingConnection(parameters)
+            self.channel = self.session.channel()
+            self.channel.confirm_delivery()
 
     def prepare(self) -> None:
         """Declare the queue."""
@@ -194,12 +195,8 @@ class Rabbitmq:
 
     def write(self, number: int) -> None:
         """Publish a message and wait for its confirmation."""
-        # A confirmation has no time-out in the library: an alarm is one.
-        signal.setitimer(signal.ITIMER_REAL, self.settings.timeout)
-        try:
+        with within(self.settings.timeout):
             self.channel.basic_publish("", self.queue, str(number).encode(), mandatory=True)
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
 
     def read(self, kept: Counter[int]) -> None:
         """Consume all messages."""
@@ -213,6 +210,16 @@ class Rabbitmq:
     def remove(self) -> None:
         """Delete the queue."""
         self.channel.queue_delete(self.queue)
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """End what takes longer than so many seconds: the library waits for answers without a limit of its own."""
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 SERVICES: dict[str, tuple[Callable[[Settings], Service], int]] = {
