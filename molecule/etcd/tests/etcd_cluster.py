@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from collections.abc import Callable
-from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
-SCENARIO = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
-PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
 CLUSTER = "mol-etcd"
 ADDRESS = {"one": "198.18.42.11", "two": "198.18.42.12", "three": "198.18.42.13"}
 PKI = "/etc/sovereign/pki"

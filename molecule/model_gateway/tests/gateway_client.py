@@ -16,7 +16,6 @@ from typing import Any
 from lab.testing import Contract, host_variables
 
 SCENARIO = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
-PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
 CLUSTER = "mol-model-gateway"
 VPN_PORT = 8444
 EXECUTE = ("docker", "exec", "--interactive")

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 SCENARIO = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
-PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
 CLUSTER = "mol-nginx"
 CLIENTS = "backend"
 NAME = "ai.nginx.test"

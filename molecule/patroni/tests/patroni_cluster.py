@@ -14,7 +14,6 @@ from time import monotonic, sleep
 from typing import Any
 
 SCENARIO = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
-PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
 CLUSTER = "mol-patroni"
 ADDRESS = {"db1": "198.18.41.11", "db2": "198.18.41.12", "db3": "198.18.41.13"}
 PKI = "/etc/sovereign/pki"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,6 @@ from lab.testing import rerun
 SERVER = "198.18.23.11"
 OWN = "--cert /etc/sovereign/pki/host.crt --key /etc/sovereign/pki/host.key"
 TRUST = "--cacert /etc/sovereign/pki/ca.crt"
-PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
-SCENARIO = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
 CURL_CERTIFICATE_REFUSED = 60
 # In TLS 1.3 a client hears of its refusal only after it has begun to talk: as an alert, or as a connection that is closed.
 CURL_REFUSED_BY_SERVER = {35, 55, 56}

@@ -11,7 +11,6 @@ from typing import Any
 from lab.testing import rerun
 
 SCENARIO = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
-PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
 CLUSTER = "mol-rabbitmq"
 ADDRESS = {"rabbit1": "198.18.47.11", "rabbit2": "198.18.47.12", "rabbit3": "198.18.47.13"}
 HOST = {f"rabbit@{address}": host for host, address in ADDRESS.items()}

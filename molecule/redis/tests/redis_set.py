@@ -13,7 +13,6 @@ from typing import Any
 from lab.testing import rerun
 
 SCENARIO = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
-PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
 CLUSTER = "mol-redis"
 ADDRESS = {"redis1": "198.18.46.11", "redis2": "198.18.46.12", "redis3": "198.18.46.13"}
 HOST = {address: host for host, address in ADDRESS.items()}
