@@ -25,10 +25,10 @@ def changed(run: subprocess.CompletedProcess[str]) -> int:
 def test_changes_come_into_force_without_a_restart(on: Any) -> None:
     before = processes(on), processes(on, "redis-sentinel")
     users = {"dify": ["~*", "&*", "+@all", "-@admin", "-@dangerous", "+info"], "reports": ["%R~*", "+@read"]}
-    run = play("--tags=redis_configure,redis_service", redis_max_lag=8, redis_down_after=4, redis_users=users, redis_settings={"databases": 32})
+    run = play("--tags=redis_configure,redis_service", redis_max_lag=2, redis_down_after=4, redis_users=users, redis_settings={"databases": 32})
     assert (processes(on), processes(on, "redis-sentinel")) == before
     for host in ADDRESS:
-        assert admin(on, host, "config get min-replicas-max-lag").split()[1] == "8"
+        assert admin(on, host, "config get min-replicas-max-lag").split()[1] == "2"
         assert "reports" in admin(on, host, "acl users").split()
         told = admin(on, host, "sentinel master mymaster").split("\n")
         assert told[told.index("down-after-milliseconds") + 1] == "4000"
