@@ -14,12 +14,13 @@ import argparse
 import json
 import signal
 import sys
+import threading
 import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -244,6 +245,7 @@ class Report:
     gap_began: float = 0.0
     lost_numbers: list[int] = field(default_factory=list)
     errors: dict[str, int] = field(default_factory=dict)
+    reads: dict[str, Any] | None = None
 
 
 def timed_out(*dummy: object) -> None:
@@ -281,6 +283,43 @@ def load(service: Service, report: Report, interval: float, until: Callable[[], 
     return acknowledged
 
 
+class Readers:
+    """Reads beside the writes, in sessions of a few statements each, as short-lived clients do."""
+
+    SESSION = 10
+
+    def __init__(self, make: Callable[[Settings], Service], settings: Settings, interval: float) -> None:
+        """Remember how to reach the service, and begin."""
+        self.service, self.interval = make(settings), interval
+        self.count: Counter[str] = Counter(read=0, failed=0)
+        self.errors: Counter[str] = Counter()
+        self.longest = 0.0
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        last = time.time()
+        while not self.over.is_set():
+            try:
+                self.service.connect()
+                for dummy in range(self.SESSION):
+                    self.service.read(Counter())
+                    self.count["read"] += 1
+                    self.longest, last = max(self.longest, time.time() - last), time.time()
+                    time.sleep(self.interval)
+            except Exception as error:  # as in load()
+                self.count["failed"] += 1
+                self.errors[f"{type(error).__name__}: {str(error).strip()}"[:160]] += 1
+                time.sleep(RETRY_PAUSE_S)
+
+    def end(self) -> dict[str, Any]:
+        """Stop, and say what came of it."""
+        self.over.set()
+        self.thread.join(10)
+        return {**self.count, "longest_gap_s": self.longest, "errors": dict(self.errors)}
+
+
 def patiently(operation: Callable[[], Any], connect: Callable[[], None], seconds: float) -> Any:  # noqa: ANN401
     """Do something that must succeed in the end, over a new session at each attempt."""
     deadline = time.monotonic() + seconds
@@ -307,6 +346,7 @@ def main() -> int:
     parser.add_argument("--interval", type=float, default=0.02, help="seconds between two writes")
     parser.add_argument("--timeout", type=float, default=2.0, help="seconds after which a write has failed")
     parser.add_argument("--recovery", type=float, default=120.0, help="seconds to wait for the service when its numbers are counted")
+    parser.add_argument("--read-port", type=int, help="read at this port, too, all the while")
     parser.add_argument("--started", type=Path, help="file to create when the first number has been acknowledged")
     parser.add_argument("--stop", type=Path, help="file whose appearance ends the writing")
     arguments = parser.parse_args()
@@ -324,6 +364,7 @@ def main() -> int:
     service = make(settings)
     report = Report(service=arguments.service, seconds=arguments.seconds)
     patiently(service.prepare, service.connect, arguments.recovery)
+    readers = Readers(make, replace(settings, port=arguments.read_port), arguments.interval) if arguments.read_port else None
     end = time.monotonic() + arguments.seconds
 
     def over() -> bool:
@@ -332,6 +373,8 @@ def main() -> int:
         return time.monotonic() > end or bool(arguments.stop and arguments.stop.exists())
 
     acknowledged = load(service, report, arguments.interval, over)
+    if readers:
+        report.reads = readers.end()
     kept: Counter[int] = Counter()
     patiently(lambda: service.read(kept), service.connect, arguments.recovery)
     lost = sorted(set(acknowledged) - set(kept))
