@@ -13,6 +13,8 @@ description:
   - Reads a secret from a file on the controller. Where there is none, generates it, keeps it, and never changes it again.
   - Files may be encrypted with C(ansible-vault encrypt); they are then read with the vault's password.
   - In check mode a missing secret is generated and not kept.
+  - A secret is replaced by renaming its file to C(<name>.retiring); the next look generates another. For as long as the former is there, whoever
+    can accept two of them asks for both with O(retiring).
 options:
   _terms:
     description: Names of secrets, as relative paths, for instance C(model_gateway/web-chat).
@@ -31,6 +33,10 @@ options:
     type: str
     choices: [urlsafe, base64]
     default: urlsafe
+  retiring:
+    description: Give the former secret, too, after the one to use from now on, where one is being replaced.
+    type: bool
+    default: false
   prefix:
     description: Text to begin a generated secret with. It is part of what is kept.
     type: str
@@ -67,6 +73,7 @@ from typing import Any
 from ansible.errors import AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
 
+RETIRING = ".retiring"
 ALPHABET = string.ascii_letters + string.digits + "-_"
 
 
@@ -126,7 +133,13 @@ class LookupModule(LookupBase):
         self.set_options(var_options=variables, direct=kwargs)  # type: ignore[no-untyped-call]
         root = self._root(variables)
         check_mode = bool(variables.get("ansible_check_mode", False))
-        return [self._secret(root, term, check_mode) for term in terms]
+        found = []
+        for term in terms:
+            found.append(self._secret(root, term, check_mode))
+            former = root / f"{term}{RETIRING}"
+            if self._option("retiring") and former.exists():
+                found.append(str(self._loader.get_text_file_contents(str(former))).strip())  # type: ignore[union-attr]
+        return found
 
     def _option(self, name: str) -> Any:  # noqa: ANN401 - as typed as the option
         return self.get_option(name)  # type: ignore[no-untyped-call]
@@ -143,7 +156,7 @@ class LookupModule(LookupBase):
 
     def _secret(self, root: Path, term: str, check_mode: bool) -> str:
         name = PurePosixPath(term)
-        if not term or name.is_absolute() or ".." in name.parts or name.name.startswith("."):
+        if not term or name.is_absolute() or ".." in name.parts or name.name.startswith(".") or name.name.endswith(RETIRING):
             msg = f"sovereign.dify.secret: {term!r} is no name of a secret; it has to be a relative path such as 'model_gateway/web-chat'."
             raise AnsibleLookupError(msg)
         path = root / name

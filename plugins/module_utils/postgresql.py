@@ -8,7 +8,7 @@ import base64
 import hashlib
 import hmac
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,15 +70,16 @@ class Statement:
     shown: str
 
 
-def plan(query: Query, roles: Sequence[Role], databases: Sequence[Database]) -> list[Statement]:
+def plan(query: Query, roles: Sequence[Role], databases: Sequence[Database], passwords: Mapping[str, str] | None = None) -> list[Statement]:
     """Find what has to be said so that roles and databases are as declared. What is not declared is left alone.
 
     Args:
         query: The server, asked as a superuser.
         roles: Roles that shall be.
         databases: Databases that shall be.
+        passwords: Passwords, in ASCII, of roles that somebody else makes. Those that do not exist yet are left to their maker.
     """
-    statements = _plan_roles(query, roles)
+    statements = _plan_roles(query, roles, passwords or {})
     existing = {row[0]: row[1:] for row in query(HOME, DATABASES)}
     connects = {(row[0], row[1]) for row in query(HOME, CONNECTS)}
     for database in databases:
@@ -121,9 +122,11 @@ CONNECTS = """
 EXTENSIONS = "SELECT extname FROM pg_extension"
 
 
-def _plan_roles(query: Query, roles: Sequence[Role]) -> list[Statement]:
-    statements: list[Statement] = []
+def _plan_roles(query: Query, roles: Sequence[Role], passwords: Mapping[str, str]) -> list[Statement]:
     existing = {row[0]: row[1:] for row in query(HOME, ROLES)}
+    statements = [
+        _password(name, password) for name, password in passwords.items() if name in existing and not scram_matches(existing[name][0], password)
+    ]
     memberships = {(row[0], row[1]) for row in query(HOME, MEMBERSHIPS)}
     for role in roles:
         name = identifier(role.name)
@@ -135,9 +138,7 @@ def _plan_roles(query: Query, roles: Sequence[Role]) -> list[Statement]:
             said.append(f"ALTER ROLE {name} CONNECTION LIMIT {int(role.connection_limit)}")
         statements += [_plainly(HOME, sql) for sql in said]
         if verifier is None or not scram_matches(verifier, role.password):
-            # The verifier, not the password: what is sent may be logged.
-            sql = f"ALTER ROLE {name} PASSWORD '{scram(role.password, os.urandom(16))}'"
-            statements.append(Statement(HOME, sql, f"ALTER ROLE {name} PASSWORD (not shown)"))
+            statements.append(_password(role.name, role.password))
     # Last: a role may have the rights of one that is declared after it.
     return statements + [
         _plainly(HOME, f"GRANT {identifier(other)} TO {identifier(role.name)}")
@@ -145,6 +146,12 @@ def _plan_roles(query: Query, roles: Sequence[Role]) -> list[Statement]:
         for other in role.member_of
         if (role.name, other) not in memberships
     ]
+
+
+def _password(name: str, password: str) -> Statement:
+    # The verifier, not the password: what is sent may be logged.
+    sql = f"ALTER ROLE {identifier(name)} PASSWORD '{scram(password, os.urandom(16))}'"
+    return Statement(HOME, sql, f"ALTER ROLE {identifier(name)} PASSWORD (not shown)")
 
 
 def _plainly(database: str, sql: str) -> Statement:

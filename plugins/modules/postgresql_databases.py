@@ -44,6 +44,10 @@ options:
       password: {description: 'Password, in ASCII.', type: str, required: true}
       connection_limit: {description: Most connections; -1 for any number., type: int, default: -1}
       member_of: {description: Roles whose rights it has. Others that it was given stay., type: list, elements: str, default: []}
+  passwords:
+    description: Passwords, in ASCII, of roles that somebody else makes, by name. Roles that do not exist yet are left to their maker.
+    type: dict
+    default: {}
   databases:
     description: Databases that shall be. PUBLIC has no rights in them.
     type: list
@@ -121,6 +125,7 @@ def main() -> None:
                     "member_of": {"type": "list", "elements": "str", "default": []},
                 },
             },
+            "passwords": {"type": "dict", "default": {}, "no_log": True},
             "databases": {
                 "type": "list",
                 "elements": "dict",
@@ -143,7 +148,7 @@ def main() -> None:
     shown: list[str] = []
     try:
         with As(module.params["user"]):
-            statements = plan(server.query, roles, databases)
+            statements = plan(server.query, roles, databases, module.params["passwords"])
             for statement in statements:
                 if not module.check_mode:
                     server.query(statement.database, statement.sql)

@@ -94,6 +94,13 @@ def test_another_password_is_set_and_neither_sent_nor_shown() -> None:
     assert scram_matches(statement.sql.split("'")[1], "another-password-altogether")
 
 
+def test_the_password_of_a_role_of_others_is_set_if_there_is_such_a_role() -> None:
+    server = Server(roles=[("replicator", VERIFIER, -1, False), ("rewinder", VERIFIER, -1, False)])
+    statements = plan(server.query, [], [], {"replicator": PASSWORD, "rewinder": "another-password-of-some-length", "nobody": PASSWORD})
+    assert [statement.shown for statement in statements] == ['ALTER ROLE "rewinder" PASSWORD (not shown)']
+    assert "another" not in statements[0].sql
+
+
 def test_the_verifier_is_that_of_the_standard() -> None:
     # The example of RFC 7677: user "user", password "pencil".
     verifier = scram("pencil", bytes.fromhex("5b6d99689d12358eeca04b141236fa81"))

@@ -92,3 +92,22 @@ def test_without_a_place_to_keep_it_the_error_says_what_to_give() -> None:
     plugin = lookup_loader.get("sovereign.dify.secret", loader=loader, templar=Templar(loader=loader))
     with pytest.raises(AnsibleLookupError, match=r"cluster\.state_dir"):
         plugin.run(["name"], {})
+
+
+def test_a_former_secret_is_given_beside_the_new_one_to_who_can_accept_two(tmp_path: Path) -> None:
+    former = secret(tmp_path, "redis/app")
+    kept = tmp_path / "secrets/redis/app"
+    kept.rename(kept.with_name("app.retiring"))
+    loader = DataLoader()
+    plugin = lookup_loader.get("sovereign.dify.secret", loader=loader, templar=Templar(loader=loader))
+    new = secret(tmp_path, "redis/app")
+    assert new != former
+    assert plugin.run(["redis/app"], {}, state_dir=str(tmp_path), retiring=True) == [new, former]
+    assert plugin.run(["redis/app"], {}, state_dir=str(tmp_path)) == [new]
+    kept.with_name("app.retiring").unlink()
+    assert plugin.run(["redis/app"], {}, state_dir=str(tmp_path), retiring=True) == [new]
+
+
+def test_the_ending_of_former_secrets_is_no_name(tmp_path: Path) -> None:
+    with pytest.raises(AnsibleLookupError, match="no name of a secret"):
+        secret(tmp_path, "redis/app.retiring")
