@@ -53,10 +53,15 @@ class Settings:
     host: str
     port: int
     user: str
-    password: str
+    password_file: Path
     database: str
     timeout: float
     run: str
+
+    @property
+    def password(self) -> str:
+        """The password as it is now: it may be replaced while sessions are open."""
+        return self.password_file.read_text(encoding="utf-8").strip()
 
 
 class Postgresql:
@@ -355,7 +360,7 @@ def main() -> int:
         host=arguments.host,
         port=arguments.port or port,
         user=arguments.user,
-        password=arguments.password_file.read_text(encoding="utf-8").strip(),
+        password_file=arguments.password_file,
         database=arguments.database,
         timeout=arguments.timeout,
         run=uuid.uuid4().hex[:12],
