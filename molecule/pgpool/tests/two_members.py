@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,10 +32,12 @@ class Site:
         dsn = f"host=127.0.0.1 port={port} user={user} dbname={database} connect_timeout=10 {more}"
         return self.on("client").run(f"PGPASSWORD={secret} timeout 60 psql --no-psqlrc -qAtd {shlex.quote(dsn)} -c {shlex.quote(sql)}")
 
-    def bench(self, port: int, options: str) -> str:
-        """Run pgbench on the client's host, and give what it prints."""
+    def bench(self, port: int, options: str, session: str = "") -> str:
+        """Run pgbench on the client's host, and give what it prints; ``session`` is what its sessions set."""
         command = f"timeout 120 pgbench -h 127.0.0.1 -p {port} -U app {options} app 2>&1"
-        return str(self.on("client").run_expect([0], f"PGPASSWORD={shlex.quote(self.password('app'))} {command}").stdout)
+        return str(
+            self.on("client").run_expect([0], f"PGPASSWORD={shlex.quote(self.password('app'))} PGOPTIONS={shlex.quote(session)} {command}").stdout
+        )
 
     def inside(self, host: str, sql: str, database: str = "postgres") -> str:
         """Ask a member as its administrator does, through the socket."""
@@ -72,3 +75,8 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.5)
+
+
+def docker(*words: str) -> None:
+    """Do something to a container from outside, as a power switch would."""
+    subprocess.run(["docker", *words], check=True, capture_output=True, timeout=60)

@@ -36,6 +36,7 @@ GROUPS: Groups = {
     "redis": Group("data", quorum=True),
     "rabbitmq": Group("data", quorum=True),
     "service_proxy": Group("data"),
+    "pgpool": Group("data", needs=("patroni",), within="service_proxy"),
     "vllm": Group("models"),
     "model_gateway": Group("models"),
     "nginx": Group("apps", needs=("model_gateway",)),
