@@ -122,7 +122,7 @@ def sanity() -> list[Outcome]:
 def scenarios() -> list[str]:
     """Names of the Molecule scenarios of single roles, the slowest first so that two workers end together."""
     names = sorted(path.parent.name for path in PROJECT.glob("molecule/*/molecule.yml"))
-    slowest_first = ["vllm", "patroni", "nginx", "model_gateway", "rabbitmq", "redis"]
+    slowest_first = ["vllm", "patroni", "pgpool", "nginx", "model_gateway", "rabbitmq", "redis"]
     rank = {name: position for position, name in enumerate(slowest_first)}
     return sorted((name for name in names if name != "lab"), key=lambda name: rank.get(name, len(rank)))
 

@@ -48,6 +48,8 @@ ROLE_PACKAGES: dict[str, list[str]] = {
 DATA_PACKAGES: dict[str, list[str]] = {
     "etcd": ["etcd-client", "etcd-server"],
     "patroni": ["patroni", "pgbackrest", "postgresql-17", "postgresql-17-pgvector", "python3-etcd", "python3-psycopg2"],
+    "pgbouncer": ["pgbouncer"],
+    "pgpool": ["pgpool2"],
     "redis": ["redis-sentinel", "redis-server", "redis-tools"],
     "rabbitmq": ["rabbitmq-server"],
     "drills": ["python3-pika", "python3-psycopg2", "python3-redis"],

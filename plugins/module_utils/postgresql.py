@@ -70,16 +70,27 @@ class Statement:
     shown: str
 
 
-def plan(query: Query, roles: Sequence[Role], databases: Sequence[Database], passwords: Mapping[str, str] | None = None) -> list[Statement]:
+def plan(
+    query: Query,
+    roles: Sequence[Role],
+    databases: Sequence[Database],
+    poolers: Sequence[str] = (),
+    hidden: Sequence[str] = (),
+    passwords: Mapping[str, str] | None = None,
+) -> list[Statement]:
     """Find what has to be said so that roles and databases are as declared. What is not declared is left alone.
 
     Args:
         query: The server, asked as a superuser.
         roles: Roles that shall be.
         databases: Databases that shall be.
+        poolers: Roles of connection poolers, without a password, that may look up the verifiers of others.
+        hidden: Roles whose verifiers are not told.
         passwords: Passwords, in ASCII, of roles that somebody else makes. Those that do not exist yet are left to their maker.
     """
     statements = _plan_roles(query, roles, passwords or {})
+    if poolers:
+        statements += _plan_poolers(query, poolers, hidden)
     existing = {row[0]: row[1:] for row in query(HOME, DATABASES)}
     connects = {(row[0], row[1]) for row in query(HOME, CONNECTS)}
     for database in databases:
@@ -120,6 +131,61 @@ CONNECTS = """
     SELECT datname, pg_get_userbyid(grantee) FROM pg_database, aclexplode(datacl) WHERE privilege_type = 'CONNECT' AND grantee <> 0
 """
 EXTENSIONS = "SELECT extname FROM pg_extension"
+
+
+# Row security and search paths play no part in it: a SECURITY DEFINER function runs with its owner's rights, and names only what is PostgreSQL's own.
+LOOKUP_FUNCTION = """CREATE OR REPLACE FUNCTION pooler.lookup(asked name) RETURNS TABLE (role name, verifier text)
+LANGUAGE sql STABLE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS '{}'"""
+LOOKUP_BODY = """
+    SELECT rolname, rolpassword FROM pg_authid
+    WHERE rolname = asked AND rolcanlogin AND NOT rolsuper AND NOT rolreplication AND (rolvaliduntil IS NULL OR rolvaliduntil > now())
+      AND rolname <> ALL (ARRAY[{}]::name[])
+"""
+LOOKUPS = """
+    SELECT prosrc, prosecdef AND proisstrict AND provolatile = 's' AND proowner = 10 AND proconfig = '{"search_path=pg_catalog, pg_temp"}',
+           EXISTS (SELECT FROM aclexplode(coalesce(proacl, acldefault('f', proowner))) WHERE grantee = 0)
+    FROM pg_proc WHERE oid = to_regprocedure('pooler.lookup(name)')
+"""
+POOLERS = """
+    SELECT rolname, coalesce(has_schema_privilege(oid, to_regnamespace('pooler')::oid, 'USAGE')
+                             AND has_function_privilege(oid, to_regprocedure('pooler.lookup(name)')::oid, 'EXECUTE'), false)
+    FROM pg_roles
+"""
+
+
+def _plan_poolers(query: Query, poolers: Sequence[str], hidden: Sequence[str]) -> list[Statement]:
+    """Find what lets poolers look up verifiers: a function that tells them, to nobody else, and not those of roles with more rights than others."""
+    existing = {row[0]: row[1:] for row in query(HOME, ROLES)}
+    statements: list[Statement] = []
+    for pooler in poolers:
+        name = identifier(pooler)
+        verifier, dummy, ordinary = existing.get(pooler, (None, None, False))
+        said = [] if verifier is not None else [f"CREATE ROLE {name}"]
+        if not ordinary:
+            said.append(f"ALTER ROLE {name} LOGIN INHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS")
+        # It comes through the socket, as the operating system's user of its name. A password would let others in by the network.
+        if verifier:
+            said.append(f"ALTER ROLE {name} PASSWORD NULL")
+        statements += [_plainly(HOME, sql) for sql in said]
+    body = LOOKUP_BODY.format(", ".join(_literal(name) for name in sorted({*hidden, *poolers})))
+    found = query(HOME, LOOKUPS)
+    if not found:
+        statements.append(_plainly(HOME, "CREATE SCHEMA IF NOT EXISTS pooler"))
+    if not found or found[0][:2] != (body, True):
+        shown = "CREATE OR REPLACE FUNCTION pooler.lookup(name)"
+        statements.append(Statement(HOME, LOOKUP_FUNCTION.format(body.replace("'", "''")), shown))
+    if not found or found[0][2]:
+        statements.append(_plainly(HOME, "REVOKE ALL ON FUNCTION pooler.lookup(name) FROM PUBLIC"))
+    allowed = {row[0] for row in query(HOME, POOLERS) if row[1]} if found and not found[0][2] else set()
+    for pooler in poolers:
+        if pooler not in allowed:
+            statements.append(_plainly(HOME, f"GRANT USAGE ON SCHEMA pooler TO {identifier(pooler)}"))
+            statements.append(_plainly(HOME, f"GRANT EXECUTE ON FUNCTION pooler.lookup(name) TO {identifier(pooler)}"))
+    return statements
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _plan_roles(query: Query, roles: Sequence[Role], passwords: Mapping[str, str]) -> list[Statement]:

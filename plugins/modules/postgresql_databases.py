@@ -58,6 +58,19 @@ options:
       owner: {description: Role that owns it., type: str, required: true}
       extensions: {description: Extensions that it has., type: list, elements: str, default: []}
       connect: {description: Roles that may connect besides the owner., type: list, elements: str, default: []}
+  poolers:
+    description:
+      - Roles of connection poolers that shall be. They log in through the socket, as the operating system's user of their name, and have no password.
+      - They, and nobody else, may ask C(pooler.lookup(name)) in the database C(postgres) for the SCRAM verifier of a role. It tells none of a
+        superuser, of a role that replicates or may not log in, or of O(hidden).
+    type: list
+    elements: str
+    default: []
+  hidden:
+    description: More roles whose verifiers C(pooler.lookup) does not tell.
+    type: list
+    elements: str
+    default: []
 """
 
 EXAMPLES = r"""
@@ -137,6 +150,8 @@ def main() -> None:
                     "connect": {"type": "list", "elements": "str", "default": []},
                 },
             },
+            "poolers": {"type": "list", "elements": "str", "default": []},
+            "hidden": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )
@@ -148,7 +163,7 @@ def main() -> None:
     shown: list[str] = []
     try:
         with As(module.params["user"]):
-            statements = plan(server.query, roles, databases, module.params["passwords"])
+            statements = plan(server.query, roles, databases, module.params["poolers"], module.params["hidden"], module.params["passwords"])
             for statement in statements:
                 if not module.check_mode:
                     server.query(statement.database, statement.sql)

@@ -21,9 +21,11 @@ class Server:
     databases: list[tuple[Any, ...]] = field(default_factory=list)
     connects: list[tuple[Any, ...]] = field(default_factory=list)
     extensions: dict[str, list[tuple[Any, ...]]] = field(default_factory=dict)
+    lookups: list[tuple[Any, ...]] = field(default_factory=list)
+    poolers: list[tuple[Any, ...]] = field(default_factory=list)
 
     def query(self, database: str, sql: str) -> list[tuple[Any, ...]]:
-        """Answer the five questions that are asked."""
+        """Answer the questions that are asked."""
         if sql == postgresql.EXTENSIONS:
             return self.extensions[database]
         assert database == "postgres"
@@ -32,6 +34,8 @@ class Server:
             postgresql.MEMBERSHIPS: self.memberships,
             postgresql.DATABASES: self.databases,
             postgresql.CONNECTS: self.connects,
+            postgresql.LOOKUPS: self.lookups,
+            postgresql.POOLERS: self.poolers,
         }[sql]
 
 
@@ -96,7 +100,7 @@ def test_another_password_is_set_and_neither_sent_nor_shown() -> None:
 
 def test_the_password_of_a_role_of_others_is_set_if_there_is_such_a_role() -> None:
     server = Server(roles=[("replicator", VERIFIER, -1, False), ("rewinder", VERIFIER, -1, False)])
-    statements = plan(server.query, [], [], {"replicator": PASSWORD, "rewinder": "another-password-of-some-length", "nobody": PASSWORD})
+    statements = plan(server.query, [], [], passwords={"replicator": PASSWORD, "rewinder": "another-password-of-some-length", "nobody": PASSWORD})
     assert [statement.shown for statement in statements] == ['ALTER ROLE "rewinder" PASSWORD (not shown)']
     assert "another" not in statements[0].sql
 
@@ -117,3 +121,36 @@ def test_what_is_no_verifier_matches_nothing() -> None:
 
 def test_names_are_quoted() -> None:
     assert identifier('a"; DROP DATABASE b') == '"a""; DROP DATABASE b"'
+
+
+BODY = postgresql.LOOKUP_BODY.format("'pgbouncer', 'rewinder'")
+
+
+def test_a_pooler_may_look_up_verifiers_and_nobody_else() -> None:
+    statements = plan(Server().query, [], [], ["pgbouncer"], ["rewinder"])
+    assert [statement.shown for statement in statements] == [
+        'CREATE ROLE "pgbouncer"',
+        'ALTER ROLE "pgbouncer" LOGIN INHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS',
+        "CREATE SCHEMA IF NOT EXISTS pooler",
+        "CREATE OR REPLACE FUNCTION pooler.lookup(name)",
+        "REVOKE ALL ON FUNCTION pooler.lookup(name) FROM PUBLIC",
+        'GRANT USAGE ON SCHEMA pooler TO "pgbouncer"',
+        'GRANT EXECUTE ON FUNCTION pooler.lookup(name) TO "pgbouncer"',
+    ]
+    assert "ARRAY[''pgbouncer'', ''rewinder'']" in statements[3].sql
+
+
+def test_a_pooler_that_may_is_left_alone() -> None:
+    server = Server(roles=[("pgbouncer", "", -1, True)], lookups=[(BODY, True, False)], poolers=[("pgbouncer", True), ("app", False)])
+    assert plan(server.query, [], [], ["pgbouncer"], ["rewinder"]) == []
+
+
+def test_a_pooler_loses_its_password_and_others_what_they_were_given() -> None:
+    server = Server(roles=[("pgbouncer", VERIFIER, -1, True)], lookups=[("SELECT", True, True)], poolers=[("pgbouncer", True)])
+    assert [statement.shown for statement in plan(server.query, [], [], ["pgbouncer"], ["rewinder"])] == [
+        'ALTER ROLE "pgbouncer" PASSWORD NULL',
+        "CREATE OR REPLACE FUNCTION pooler.lookup(name)",
+        "REVOKE ALL ON FUNCTION pooler.lookup(name) FROM PUBLIC",
+        'GRANT USAGE ON SCHEMA pooler TO "pgbouncer"',
+        'GRANT EXECUTE ON FUNCTION pooler.lookup(name) TO "pgbouncer"',
+    ]

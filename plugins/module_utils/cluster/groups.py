@@ -19,6 +19,8 @@ class Group:
     """Keys that a member must have."""
     needs: tuple[str, ...] = ()
     """Groups that must have a member in the same site."""
+    within: str | None = None
+    """Group that a member must be in, too."""
 
 
 Groups = Mapping[str, Group]
@@ -30,9 +32,11 @@ GROUPS: Groups = {
     "wireguard": Group("hosts", host_keys=("vpn_address",)),
     "etcd": Group("data", quorum=True),
     "patroni": Group("data", needs=("etcd",)),
+    "pgbouncer": Group("data", within="patroni"),
     "redis": Group("data", quorum=True),
     "rabbitmq": Group("data", quorum=True),
     "service_proxy": Group("data"),
+    "pgpool": Group("data", needs=("patroni",), within="service_proxy"),
     "vllm": Group("models"),
     "model_gateway": Group("models"),
     "nginx": Group("apps", needs=("model_gateway",)),

@@ -157,7 +157,8 @@ def page() -> str:
     parts.append("## Groups\n\nGroup name = role name = feature switch.\n\n| group | layer | a member needs | its site needs | members |\n")
     parts.append("| --- | --- | --- | --- | --- |\n")
     for name, group in GROUPS.items():
-        needs = [listing([f"`{word}`" for word in words]) if words else "–" for words in (group.host_keys, group.needs)]
+        own = [f"`{word}`" for word in group.host_keys] + ([f"the group `{group.within}`"] if group.within else [])
+        needs = [listing(words) if words else "–" for words in (own, [f"`{word}`" for word in group.needs])]
         parts.append(f"| `{name}` | {group.layer} | {' | '.join(needs)} | {'an odd number' if group.quorum else 'any number'} |\n")
     return "".join([*parts, "\n", _DERIVED])
 

@@ -95,10 +95,14 @@ def _known_groups(plan: Plan, groups: Groups, report: Report) -> None:
 
 
 def _host_keys(host: Host, groups: Groups, report: Report) -> None:
-    """Check that a host has the keys that its groups need."""
+    """Check that a host has the keys, and the other groups, that its groups need."""
     if not report.clean(host.at("groups")):
         return
     for name in sorted(host.groups & groups.keys()):
+        within = groups[name].within
+        if within and within not in host.groups:
+            problem = f"host '{host.name}' is in the group '{name}', which is for hosts of the group '{within}' alone"
+            report.add(host.at("groups"), problem, f"add '{within}', or take the host out of '{name}'")
         for key in groups[name].host_keys:
             if getattr(host, key) is None and report.clean(host.at(key)):
                 report.add(
