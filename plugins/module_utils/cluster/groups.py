@@ -19,6 +19,8 @@ class Group:
     """Keys that a member must have."""
     needs: tuple[str, ...] = ()
     """Groups that must have a member in the same site."""
+    on_all_of: str = ""
+    """Group whose members in the same site it consists of, all of them and no others."""
 
 
 Groups = Mapping[str, Group]
@@ -33,6 +35,8 @@ GROUPS: Groups = {
     "redis": Group("data", quorum=True),
     "rabbitmq": Group("data", quorum=True),
     "service_proxy": Group("data"),
+    # Any member of patroni may lead, and who leads archives.
+    "pgbackrest": Group("data", on_all_of="patroni"),
     "vllm": Group("models"),
     "model_gateway": Group("models"),
     "nginx": Group("apps", needs=("model_gateway",)),

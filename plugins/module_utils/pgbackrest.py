@@ -1,0 +1,191 @@
+# Copyright (c) 2026, The sovereign.dify maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What a repository of pgBackRest holds, as ``pgbackrest info --output=json`` tells it. Without Ansible: hosts run it, too."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+# Status of a stanza, as pgBackRest counts.
+OK, MISSING_PATH, NO_BACKUP, MISSING_DATA = 0, 1, 2, 3
+DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+
+
+class PgbackrestError(Exception):
+    """The repository does not answer, or not what can be read."""
+
+
+@dataclass(frozen=True)
+class Backup:
+    """A backup that is complete.
+
+    Attributes:
+        label: Its name in the repository.
+        kind: ``full``, ``diff`` or ``incr``.
+        started: When it was begun, in seconds since 1970.
+        stopped: From when on the cluster can be restored by it.
+        database_bytes: Size of the cluster as it would be restored.
+        repository_bytes: What the backup added to the repository.
+        wal_from: First segment that a restore needs.
+        wal_to: Last segment without which nothing can be restored.
+        errors: Whether pages with wrong checksums were found.
+    """
+
+    label: str
+    kind: str
+    started: int
+    stopped: int
+    database_bytes: int
+    repository_bytes: int
+    wal_from: str
+    wal_to: str
+    errors: bool
+
+
+@dataclass(frozen=True)
+class Repository:
+    """What is known of one stanza.
+
+    Attributes:
+        code: pgBackRest's status, ``OK`` and others.
+        message: The same in words.
+        running: Whether a backup of it is being made on this host.
+        backups: The backups, oldest first.
+        systems: System identifiers of the clusters that it has seen, the present one last.
+        archive_from: First archived segment of the present one.
+        archive_to: Last archived segment of the present one.
+    """
+
+    code: int
+    message: str
+    running: bool
+    backups: tuple[Backup, ...]
+    systems: tuple[str, ...]
+    archive_from: str
+    archive_to: str
+
+    @property
+    def exists(self) -> bool:
+        """Whether the stanza has been made."""
+        return self.code in {OK, NO_BACKUP}
+
+
+def read(text: str, stanza: str) -> Repository:
+    """Read what ``info`` has printed.
+
+    Raises:
+        PgbackrestError: The repository could not be read, with pgBackRest's own reason.
+    """
+    try:
+        listed = json.loads(text)
+    except ValueError:
+        raise PgbackrestError(f"pgbackrest info answers: {text.strip() or 'nothing'}") from None
+    found = next((item for item in listed if item.get("name") == stanza), None)
+    if found is None:
+        return Repository(MISSING_PATH, "missing stanza path", False, (), (), "", "")
+    status = found["status"]
+    # One that could not be reached or decrypted is "other": the reason stands beside the repository.
+    reasons = [item["status"]["message"] for item in found.get("repo", []) if item["status"]["code"] not in {OK, MISSING_PATH, NO_BACKUP, MISSING_DATA}]
+    if status["code"] not in {OK, MISSING_PATH, NO_BACKUP, MISSING_DATA}:
+        raise PgbackrestError("; ".join(reasons or [status["message"]]).strip())
+    archives = found.get("archive") or [{}]
+    return Repository(
+        code=status["code"],
+        message=status["message"],
+        running=bool(status.get("lock", {}).get("backup", {}).get("held")),
+        backups=tuple(sorted((_backup(item) for item in found.get("backup", [])), key=lambda backup: backup.stopped)),
+        systems=tuple(str(item["system-id"]) for item in found.get("db", [])),
+        archive_from=archives[-1].get("min") or "",
+        archive_to=archives[-1].get("max") or "",
+    )
+
+
+def _backup(item: dict[str, Any]) -> Backup:
+    size, archive = item["info"], item.get("archive") or {}
+    return Backup(
+        label=item["label"],
+        kind=item["type"],
+        started=item["timestamp"]["start"],
+        stopped=item["timestamp"]["stop"],
+        database_bytes=size["size"],
+        repository_bytes=size["repository"].get("delta", 0),
+        wal_from=archive.get("start") or "",
+        wal_to=archive.get("stop") or "",
+        errors=bool(item.get("error")),
+    )
+
+
+def next_kind(backups: Sequence[Backup], now: datetime, full_days: Sequence[str]) -> str:
+    """Say which kind of backup is due.
+
+    Args:
+        backups: Those that there are.
+        now: The present time of the host, with its zone.
+        full_days: Days of the week for full backups.
+
+    Returns:
+        ``full`` where there is none, on a day for it that has none yet, and where one was missed: the newest is older than a week and a day.
+    """
+    full = [backup.started for backup in backups if backup.kind == "full"]
+    if not full:
+        return "full"
+    newest = datetime.fromtimestamp(max(full), now.tzinfo)
+    if DAYS[now.weekday()] in full_days and newest.date() != now.date():
+        return "full"
+    return "full" if now - newest > timedelta(days=8) else "diff"
+
+
+def moment(text: str) -> datetime:
+    """Read a time as PostgreSQL writes it, such as ``2026-11-22 12:00:00+00``.
+
+    Raises:
+        ValueError: It is none, or has no zone.
+    """
+    short = text.strip().replace(" ", "T", 1)
+    if len(short) >= 3 and short[-3] in "+-" and short[-2:].isdigit():
+        short += ":00"
+    time = datetime.fromisoformat(short.replace("Z", "+00:00"))
+    if time.tzinfo is None:
+        raise ValueError(f"{text} has no time zone")
+    return time
+
+
+def outside(backups: Sequence[Backup], target: str, now: datetime) -> str:
+    """Say why a cluster cannot be restored to a time; nothing if it can, as far as the list of backups tells."""
+    try:
+        time = moment(target)
+    except ValueError as error:
+        return f"{target!r} is no time: {error}; write it like '2026-11-22 12:00:00+00'"
+    if not backups:
+        return "the repository has no backup"
+    first = min(backup.stopped for backup in backups)
+    if time <= datetime.fromtimestamp(first, timezone.utc):
+        return f"{target} lies before the end of the first backup, {written(first)}"
+    if time > now:
+        return f"{target} lies in the future; it is {written(now.timestamp())}"
+    return ""
+
+
+def written(seconds: float) -> str:
+    """Write a time so that people and PostgreSQL can read it."""
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M:%S+00")
+
+
+def rows(backups: Sequence[Backup]) -> list[dict[str, Any]]:
+    """Give one row a backup for people to read."""
+    return [
+        {
+            "backup": backup.label,
+            "type": backup.kind,
+            "restorable from": written(backup.stopped),
+            "took s": backup.stopped - backup.started,
+            "cluster MB": backup.database_bytes // 1000**2,
+            "added MB": round(backup.repository_bytes / 1000**2, 1),
+            "ok": not backup.errors,
+        }
+        for backup in backups
+    ]
