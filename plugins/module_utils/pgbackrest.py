@@ -12,6 +12,7 @@ from typing import Any
 
 # Status of a stanza, as pgBackRest counts.
 OK, MISSING_PATH, NO_BACKUP, MISSING_DATA = 0, 1, 2, 3
+COLUMNS = ("backup", "type", "restorable from", "took s", "cluster MB", "added MB", "ok")
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
@@ -83,7 +84,7 @@ def read(text: str, stanza: str) -> Repository:
     try:
         listed = json.loads(text)
     except ValueError:
-        raise PgbackrestError(f"pgbackrest info answers: {text.strip() or 'nothing'}") from None
+        raise PgbackrestError(f"pgbackrest info answers: {reason(text) or 'nothing'}") from None
     found = next((item for item in listed if item.get("name") == stanza), None)
     if found is None:
         return Repository(MISSING_PATH, "missing stanza path", False, (), (), "", "")
@@ -91,7 +92,7 @@ def read(text: str, stanza: str) -> Repository:
     # One that could not be reached or decrypted is "other": the reason stands beside the repository.
     reasons = [item["status"]["message"] for item in found.get("repo", []) if item["status"]["code"] not in {OK, MISSING_PATH, NO_BACKUP, MISSING_DATA}]
     if status["code"] not in {OK, MISSING_PATH, NO_BACKUP, MISSING_DATA}:
-        raise PgbackrestError("; ".join(reasons or [status["message"]]).strip())
+        raise PgbackrestError(reason("\n".join(reasons or [status["message"]])))
     archives = found.get("archive") or [{}]
     return Repository(
         code=status["code"],
@@ -102,6 +103,15 @@ def read(text: str, stanza: str) -> Repository:
         archive_from=archives[-1].get("min") or "",
         archive_to=archives[-1].get("max") or "",
     )
+
+
+def reason(text: str) -> str:
+    """Give what pgBackRest complains of in a form that people can read: what could not be decrypted, it prints."""
+    lines = [line.strip() for line in text.splitlines() if "\ufffd" not in line and line.isprintable()]
+    said = " ".join(line for line in lines if line and not line.startswith(("FormatError: key/value", "FormatError: invalid")))
+    if "FormatError" in text or "CryptoError" in text:
+        said += " It is damaged, or was encrypted with another passphrase (pgbackrest_cipher_passphrase)."
+    return said
 
 
 def _backup(item: dict[str, Any]) -> Backup:

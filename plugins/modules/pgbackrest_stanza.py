@@ -13,7 +13,7 @@ author: The sovereign.dify maintainers (@sovereign-dify)
 description:
   - Makes the stanza where the repository has none, and tells what is in it.
   - A stanza that holds the backups of another cluster is refused, since that one's backups would expire as new ones are made.
-  - Run it on the member that leads.
+  - It can be made on the member that leads; the others only look.
 extends_documentation_fragment: [ansible.builtin.action_common_attributes]
 attributes:
   check_mode: {support: full}
@@ -24,6 +24,10 @@ options:
     description: Name of the stanza, as in pgBackRest's configuration on the host.
     type: str
     required: true
+  create:
+    description: Whether to make it, and to compare the cluster with it. False on members that do not lead.
+    type: bool
+    default: true
   user:
     description: User of the operating system that PostgreSQL runs as.
     type: str
@@ -46,7 +50,7 @@ running: {description: Whether a backup is being made on this host., returned: s
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.sovereign.dify.plugins.module_utils.pgbackrest import PgbackrestError, Repository, read
+from ansible_collections.sovereign.dify.plugins.module_utils.pgbackrest import PgbackrestError, Repository, read, reason
 
 MISMATCH = 28
 """pgBackRest's exit code where the repository knows another cluster under that name."""
@@ -57,6 +61,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "stanza": {"type": "str", "required": True},
+            "create": {"type": "bool", "default": True},
             "user": {"type": "str", "default": "postgres"},
             "upgrade": {"type": "bool", "default": False},
         },
@@ -71,13 +76,13 @@ def main() -> None:
     def look() -> Repository:
         code, out, err = pgbackrest("--output=json", "info")
         if code:
-            raise PgbackrestError((err or out).strip())
+            raise PgbackrestError(reason(err or out))
         return read(out, stanza)
 
     try:
         before = look()
-        after, changed = before, not before.exists
-        if not module.check_mode:
+        after, changed = before, module.params["create"] and not before.exists
+        if module.params["create"] and not module.check_mode:
             code, out, err = pgbackrest("stanza-create")
             if code == MISMATCH and upgrade:
                 changed = True
@@ -89,7 +94,7 @@ def main() -> None:
                     "-e pgbackrest_stanza_upgrade=true. Nothing was changed."
                 )
             if code:
-                raise PgbackrestError((err or out).strip())
+                raise PgbackrestError(reason(err or out))
             after = look() if changed else before
     except PgbackrestError as error:
         module.fail_json(msg=f"pgBackRest cannot use its repository: {error}")
