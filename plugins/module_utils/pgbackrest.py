@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -57,7 +58,7 @@ class Repository:
         running: Whether a backup of it is being made on this host.
         backups: The backups, oldest first.
         systems: System identifiers of the clusters that it has seen, the present one last.
-        archive_from: First archived segment of the present one.
+        archive: Where in the repository the log of the present one lies.
         archive_to: Last archived segment of the present one.
     """
 
@@ -66,7 +67,7 @@ class Repository:
     running: bool
     backups: tuple[Backup, ...]
     systems: tuple[str, ...]
-    archive_from: str
+    archive: str
     archive_to: str
 
     @property
@@ -100,7 +101,7 @@ def read(text: str, stanza: str) -> Repository:
         running=bool(status.get("lock", {}).get("backup", {}).get("held")),
         backups=tuple(sorted((_backup(item) for item in found.get("backup", [])), key=lambda backup: backup.stopped)),
         systems=tuple(str(item["system-id"]) for item in found.get("db", [])),
-        archive_from=archives[-1].get("min") or "",
+        archive=f"archive/{stanza}/{archives[-1]['id']}" if archives[-1].get("id") else "",
         archive_to=archives[-1].get("max") or "",
     )
 
@@ -126,6 +127,64 @@ def _backup(item: dict[str, Any]) -> Backup:
         wal_from=archive.get("start") or "",
         wal_to=archive.get("stop") or "",
         errors=bool(item.get("error")),
+    )
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Where the archived log is interrupted.
+
+    Attributes:
+        missing: The first segment that is not there.
+        since: When the last one before it was archived, in seconds since 1970.
+    """
+
+    missing: str
+    since: int
+
+
+def directories(listing: Mapping[str, Any], wal_from: str) -> list[str]:
+    """Choose the directories of an archive in which segments from one on lie, as ``repo-ls`` lists them."""
+    return sorted(name for name in listing if re.fullmatch("[0-9A-F]{16}", name) and name[8:] >= wal_from[8:16])
+
+
+def gap(listing: Mapping[str, Any], wal_from: str, last: str) -> Gap | None:
+    """Find the first gap in a log; segments are 16 MB, as PostgreSQL has them unless it is told otherwise.
+
+    Args:
+        listing: Files of all ``directories``, as ``repo-ls`` lists them. A segment counts on whichever timeline it is.
+        wal_from: Segment from which the log is needed.
+        last: Last archived segment.
+    """
+    found: dict[int, int] = {}
+    for name, file in listing.items():
+        if segment := re.fullmatch("([0-9A-F]{24})(-[0-9a-f]+([.][a-z0-9]+)?)?", name):
+            found[_number(segment[1])] = max(found.get(_number(segment[1]), 0), int(file.get("time", 0)))
+    for number in range(_number(wal_from), _number(last) + 1):
+        if number not in found:
+            return Gap(f"{last[:8]}{number >> 8:08X}{number & 0xFF:08X}", found.get(number - 1, 0))
+    return None
+
+
+def _number(segment: str) -> int:
+    return (int(segment[8:16], 16) << 8) + int(segment[16:24], 16)
+
+
+def base(backups: Sequence[Backup], target: str, label: str = "") -> Backup | None:
+    """Give the backup that a restore begins with, as pgBackRest chooses it: the one that is named, or the newest before the target."""
+    if label:
+        return next((backup for backup in backups if backup.label == label), None)
+    before = [backup for backup in backups if not target or backup.stopped < moment(target).timestamp()]
+    return before[-1] if before else None
+
+
+def interrupted(found: Gap, target: str) -> str:
+    """Say why a gap keeps a cluster from being restored to a time, or to the newest state; nothing if it does not."""
+    if target and moment(target).timestamp() < found.since:
+        return ""
+    return (
+        f"the archived log has a gap: {found.missing} was dropped or lost, so that nothing later than about {written(found.since)} can be restored, "
+        "until the next backup"
     )
 
 

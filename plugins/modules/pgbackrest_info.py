@@ -30,7 +30,12 @@ options:
     type: bool
     default: false
   target_time:
-    description: Time to which the cluster shall be restored, as PostgreSQL writes it, such as C(2026-11-22 12:00:00+00). Refused in RV(outside).
+    description: >-
+      Time to which the cluster shall be restored, as PostgreSQL writes it, such as C(2026-11-22 12:00:00+00). Its newest state, if it is empty.
+    type: str
+    default: ""
+  set:
+    description: Backup that the restore begins with. The newest one before the target, if it is empty.
     type: str
     default: ""
   user:
@@ -58,17 +63,34 @@ backups:
   type: list
   elements: dict
 exists: {description: Whether the repository knows the cluster., returned: success, type: bool}
-outside: {description: Why the cluster cannot be restored to the wanted time; empty if it can., returned: success, type: str}
+outside:
+  description: Why the cluster cannot be restored to the target, a gap in the archived log, for instance; empty if it can, as far as the repository tells.
+  returned: success
+  type: str
 running: {description: Whether a backup is being made on this host., returned: success, type: bool}
 size: {description: Bytes that the newest backup takes as a cluster., returned: success, type: int}
 systems: {description: 'System identifiers of the clusters that it has seen, the newest last.', returned: success, type: list, elements: str}
 table: {description: Keys of the rows in order., returned: success, type: list, elements: str}
 """
 
+import json
 from datetime import datetime, timezone
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.sovereign.dify.plugins.module_utils.pgbackrest import COLUMNS, PgbackrestError, outside, read, reason, rows
+from ansible_collections.sovereign.dify.plugins.module_utils.pgbackrest import (
+    COLUMNS,
+    PgbackrestError,
+    Repository,
+    base,
+    directories,
+    gap,
+    interrupted,
+    outside,
+    read,
+    reason,
+    rows,
+)
 
 ANSWERS = {0: "works", 27: "follows", 87: "off"}
 """What pgBackRest's exit codes of ``check`` mean."""
@@ -81,6 +103,7 @@ def main() -> None:
             "stanza": {"type": "str", "required": True},
             "archive": {"type": "bool", "default": False},
             "target_time": {"type": "str", "default": ""},
+            "set": {"type": "str", "default": ""},
             "user": {"type": "str", "default": "postgres"},
         },
         supports_check_mode=True,
@@ -91,26 +114,40 @@ def main() -> None:
         code, out, err = module.run_command(command)
         return code, out, err
 
-    archiving = "unknown"
+    def asked(*words: str) -> str:
+        code, out, err = pgbackrest(*words)
+        if code:
+            raise PgbackrestError(reason(err or out))
+        return out
+
+    def refusal(repository: Repository) -> str:
+        said = outside(repository.backups, target, datetime.now(timezone.utc)) if target or not repository.backups else ""
+        begin = None if said else base(repository.backups, target, module.params["set"])
+        if begin and repository.archive_to:
+            listing: dict[str, Any] = {}
+            for name in directories(json.loads(asked("--output=json", "repo-ls", repository.archive)), begin.wal_from):
+                listing |= json.loads(asked("--output=json", "repo-ls", f"{repository.archive}/{name}"))
+            found = gap(listing, begin.wal_from, repository.archive_to)
+            said = interrupted(found, target) if found else ""
+        return said
+
+    target, archiving = module.params["target_time"], "unknown"
     try:
         if module.params["archive"] and not module.check_mode:
             code, out, err = pgbackrest("check")
             if code not in ANSWERS:
                 raise PgbackrestError(reason(err or out))
             archiving = ANSWERS[code]
-        code, out, err = pgbackrest("--output=json", "info")
-        if code:
-            raise PgbackrestError(reason(err or out))
-        repository = read(out, module.params["stanza"])
+        repository = read(asked("--output=json", "info"), module.params["stanza"])
+        refused = refusal(repository)
     except PgbackrestError as error:
         module.fail_json(msg=f"pgBackRest cannot use its repository: {error}")
-    target = module.params["target_time"]
     module.exit_json(
         changed=False,
         archiving=archiving,
         backups=rows(repository.backups),
         exists=repository.exists,
-        outside=outside(repository.backups, target, datetime.now(timezone.utc)) if target else "",
+        outside=refused,
         running=repository.running,
         size=repository.backups[-1].database_bytes if repository.backups else 0,
         systems=list(repository.systems),

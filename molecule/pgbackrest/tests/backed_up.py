@@ -74,6 +74,18 @@ class Cluster:
         listed = json.loads(self.on("db1").check_output(f"{PGBACKREST} --output=json info"))
         return str(listed[0]["archive"][-1]["max"])
 
+    def close_segment(self) -> str:
+        """Have PostgreSQL hand its present segment over, and give its name."""
+        segment = self.sql("SELECT pg_walfile_name(pg_create_restore_point('test'))")
+        self.sql("SELECT pg_switch_wal()")
+        return segment
+
+    def archive(self) -> str:
+        """Have the present segment archived, and wait for it."""
+        segment = self.close_segment()
+        self.wait_until(lambda: self.archived() >= segment, 30)
+        return segment
+
     def waiting(self) -> int:
         """How many segments wait on who leads until the repository takes them."""
         return int(self.on(self.leader()).check_output("find /var/lib/postgresql/17/main/pg_wal/archive_status -name '*.ready' | wc -l"))
