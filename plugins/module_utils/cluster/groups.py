@@ -21,6 +21,8 @@ class Group:
     """Groups that must have a member in the same site."""
     within: str | None = None
     """Group that a member must be in, too."""
+    on_all_of: str = ""
+    """Group whose members in the same site it consists of, all of them and no others."""
 
 
 Groups = Mapping[str, Group]
@@ -37,6 +39,8 @@ GROUPS: Groups = {
     "rabbitmq": Group("data", quorum=True),
     "service_proxy": Group("data"),
     "pgpool": Group("data", needs=("patroni",), within="service_proxy"),
+    # Any member of patroni may lead, and who leads archives.
+    "pgbackrest": Group("data", on_all_of="patroni"),
     "vllm": Group("models"),
     "model_gateway": Group("models"),
     "nginx": Group("apps", needs=("model_gateway",)),

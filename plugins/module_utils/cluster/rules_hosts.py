@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.contract import EXTERNAL, entry_name, site_group
-from ansible_collections.sovereign.dify.plugins.module_utils.cluster.groups import Groups
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.groups import Group, Groups
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.hosts import Host
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.kinds import numbered
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.plan import RESERVED_PORTS, Plan, model_port
@@ -129,6 +129,7 @@ def _site_groups(site: str, plan: Plan, groups: Groups, report: Report) -> None:
         if group.quorum and members and len(members) % 2 == 0:
             problem = f"'{name}' has {len(members)} members ({listing(members)}), which tolerate no more failures than {len(members) - 1}"
             report.add(path, problem, f"give it {len(members) - 1} or {len(members) + 1}")
+        _on_all_of(site, name, group, plan, report)
     for service, (dummy, group_name) in EXTERNAL.items():
         members = [host.name for host in plan.members(site, group_name)]
         if members and getattr(plan.spec.sites[site].external, service, None):
@@ -138,6 +139,20 @@ def _site_groups(site: str, plan: Plan, groups: Groups, report: Report) -> None:
     hosted = [model for model, sites in plan.model_sites.items() if site in sites]
     if hosted and not plan.members(site, "model_gateway") and "model_gateway" not in lacking:
         report.add(path, f"models are hosted here ({listing(hosted)}), but the site has no 'model_gateway'", "put a host of the site into that group")
+
+
+def _on_all_of(site: str, name: str, group: Group, plan: Plan, report: Report) -> None:
+    """Check that a group which goes with another has the same members."""
+    members = {host.name: host for host in plan.members(site, name)}
+    others = {host.name: host for host in plan.members(site, group.on_all_of)} if group.on_all_of else members
+    if not members:
+        return
+    for host in (host for key, host in members.items() if key not in others):
+        report.add(host.at("groups"), f"'{name}' has no work on a host outside '{group.on_all_of}'", f"add '{group.on_all_of}', or remove '{name}'")
+    for host in (host for key, host in others.items() if key not in members):
+        report.add(
+            host.at("groups"), f"'{name}' is on other hosts of '{group.on_all_of}' and not on this one, which would do without when it leads", f"add '{name}'"
+        )
 
 
 def _virtual_address(site: str, plan: Plan, report: Report) -> None:

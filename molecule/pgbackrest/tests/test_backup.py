@@ -1,0 +1,88 @@
+"""What is archived and backed up, by whom, and what happens when nobody takes it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backed_up import ADDRESS, PGBACKREST, STANZA, Cluster, restore, said
+
+from lab.testing import rerun
+
+
+def test_the_log_is_in_the_repository_from_its_first_segment_on(cluster: Cluster, on: Any) -> None:
+    listed = on("db1").check_output(f"{PGBACKREST} repo-ls --recurse archive/mol-pgbackrest-hq")
+    assert "000000010000000000000001-" in listed
+
+
+def test_nobody_else_can_read_it(cluster: Cluster, on: Any) -> None:
+    cluster.sql("CREATE TABLE IF NOT EXISTS account (owner text)", "INSERT INTO account VALUES ('Rosalind Franklin')")
+    held = "grep --recursive --binary --files-with-matches --fixed-strings 'Rosalind Franklin' "
+    assert on(cluster.leader()).run(f"{held} /var/lib/postgresql/17/main/pg_wal").rc == 0
+    cluster.archive()
+    assert on("db1").run(f"{held} /srv/repository").rc == 1
+    plain = on("db1").run("find /srv/repository/pgbackrest/archive -type f -exec sh -c 'head --bytes=8 \"$1\" | grep --quiet Salted__ || echo \"$1\"' - {} \\;")
+    assert plain.stdout == ""
+    assert on("db1").run("setpriv --reuid=nobody --regid=nogroup --groups=ssl-cert cat /etc/pgbackrest/pgbackrest.conf").rc != 0
+
+
+def test_who_leads_backs_up_and_nobody_else(cluster: Cluster, on: Any) -> None:
+    before = len(cluster.backups())
+    for host in ADDRESS:
+        on(host).check_output("systemctl is-active pgbackrest-backup.timer")
+        on(host).check_output("systemctl start pgbackrest-backup@auto.service")
+    found = cluster.backups()
+    assert len(found) == before + 1
+    assert found[-1]["type"] == "diff"
+    journal = on(cluster.follower()).check_output("journalctl --sync; journalctl --output=cat --unit=pgbackrest-backup@auto")
+    assert f"{cluster.leader()} leads and backs up; nothing to do here" in journal
+
+
+def test_a_new_leader_goes_on(cluster: Cluster, on: Any) -> None:
+    old, new, before = cluster.leader(), cluster.follower(), len(cluster.backups())
+    on(old).check_output(f"bash --login -c 'timeout 60 patronictl switchover --leader {old} --candidate {new} --force'")
+    cluster.wait_until_whole()
+    run = rerun(playbook="../../playbooks/ops/backup.yml", backup_type="incr")
+    assert run.returncode == 0, run.stdout
+    assert cluster.leader() == new
+    assert len(cluster.backups()) == before + 1
+    assert cluster.backups()[-1]["label"] in run.stdout
+    assert "backup command end" in on(new).check_output("journalctl --sync; journalctl --output=cat --unit=pgbackrest-backup@incr")
+
+
+def test_a_wrong_passphrase_is_refused_and_the_right_one_stays(cluster: Cluster) -> None:
+    run = rerun("--tags=pgbackrest", pgbackrest_cipher_passphrase="another-one-of-enough-characters")
+    assert run.returncode != 0
+    assert "was encrypted with another passphrase" in said(run)
+    garbled = rerun("--tags=pgbackrest_configure", pgbackrest_settings={"process-max": "many"})
+    assert garbled.returncode != 0
+    assert "'many' is not valid" in said(garbled)
+    cluster.archive()
+
+
+def test_a_repository_that_is_away_is_told_and_does_not_fill_the_disk(cluster: Cluster, on: Any) -> None:
+    leader = cluster.leader()
+    on("db1").check_output("mv /srv/repository/pgbackrest /srv/repository/away")
+    try:
+        segment = cluster.close_segment()
+        cluster.wait_until(lambda: cluster.waiting() > 0, 10)
+        run = rerun("--tags=pgbackrest_service", "--limit=" + leader)
+        assert run.returncode != 0
+        assert "cannot use its repository" in said(run)
+        # The queue may hold four.
+        for _ in range(6):
+            cluster.close_segment()
+        dropped = f"journalctl --sync; journalctl --unit=patroni --output=cat | grep --quiet \"dropped WAL file '{segment}'\""
+        cluster.wait_until(lambda: on(leader).run(dropped).rc == 0, 90)
+        assert cluster.waiting() <= 5
+    finally:
+        on("db1").check_output("mv /srv/repository/away /srv/repository/pgbackrest")
+    # There is a gap now, which no restore gets across. The next run closes it by a backup.
+    cluster.archive()
+    refused = restore(restore_confirm=STANZA)
+    assert refused.returncode != 0
+    assert f"the archived log has a gap: {segment}" in said(refused)
+    before = len(cluster.backups())
+    run = rerun("--tags=verify")
+    assert run.returncode == 0, run.stdout
+    cluster.wait_for_backups(before + 1)
+    assert cluster.backups()[-1]["archive"]["start"] > segment
