@@ -4,7 +4,7 @@
 Patroni's lease lives in etcd, and an etcd that has just come to lead gives every lease its full time again. Were both leaders lost with one host,
 PostgreSQL's clients would wait for the election and for the whole lease, some five seconds longer than for the rest of the lease alone.
 
-Run by a timer. Says something only when it moves the leadership; ends with 0 where there is nothing to do or nobody to ask, as the next turn comes soon.
+Run by a timer. Says something only when it moves the leadership; ends with 0 where there is nothing to do or nobody to ask: the next turn comes soon.
 """
 
 from __future__ import annotations
