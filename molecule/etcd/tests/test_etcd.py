@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
+import threading
 import uuid
 from collections.abc import Callable
 from time import monotonic, sleep
 from typing import Any
 
-from etcd_cluster import ADDRESS, PKI, Cluster, docker
+from etcd_cluster import ADDRESS, CLUSTER, PKI, Cluster, docker
 
-from lab.testing import rerun
+from lab.testing import PROJECT, changed, rerun
 
 
 def test_what_is_written_through_one_member_is_read_through_every_other(cluster: Cluster) -> None:
@@ -99,18 +100,61 @@ def test_settings_that_need_a_restart_are_written_and_reported_and_nobody_is_res
     cluster.wait("two")
 
 
-def test_a_member_that_has_lost_its_data_is_not_let_in_under_its_old_identity(cluster: Cluster, on: Any) -> None:
-    two = on("two")
-    two.check_output("systemctl stop etcd && mv /var/lib/etcd/sovereign /var/lib/etcd/kept")
-    try:
-        run = rerun("--tags=etcd", "--limit=two")
-        assert run.returncode != 0
-        assert "etcdctl member add two --peer-urls=https://198.18.42.12:2380" in run.stdout
-        assert cluster.write("one", "meanwhile", "written")
-    finally:
-        two.check_output("systemctl stop etcd; rm -rf /var/lib/etcd/sovereign; mv /var/lib/etcd/kept /var/lib/etcd/sovereign; systemctl start etcd")
+def test_a_member_that_has_lost_its_data_is_not_let_in_under_its_old_identity_and_joins_anew(cluster: Cluster, on: Any) -> None:
+    two, before = on("two"), cluster.started()
+    two.check_output("systemctl stop etcd && rm -rf /var/lib/etcd/sovereign")
+    run = rerun("--tags=etcd", "--limit=two")
+    assert run.returncode != 0
+    assert "playbooks/ops/remove_member.yml -e member=two" in " ".join(run.stdout.split())
+    assert cluster.write("one", "meanwhile", "written")
+    # Nothing is removed by a slip.
+    refused = rerun(playbook=str(PROJECT / "playbooks/ops/remove_member.yml"), member="two", confirm="tow")
+    assert refused.returncode != 0
+    assert "confirm is tow" in refused.stdout
+    changed(rerun(playbook=str(PROJECT / "playbooks/ops/remove_member.yml"), member="two", confirm="two"))
+    two.check_output("rm -rf /var/lib/etcd/sovereign")
+    changed(rerun(playbook=str(PROJECT / "playbooks/ops/add_member.yml"), member="two"))
     cluster.wait("two")
     assert cluster.read("two", "meanwhile") == "written"
+    after = cluster.started()
+    assert {host: after[host] for host in ("one", "three")} == {host: before[host] for host in ("one", "three")}
+    assert set(changed(rerun()).values()) == {0}
+
+
+def test_packages_are_upgraded_one_member_after_another_and_writes_go_on(cluster: Cluster, on: Any) -> None:
+    before, newer = cluster.started(), {}
+    for host in ADDRESS:
+        docker("cp", str(PROJECT / "lab/repack.py"), f"{CLUSTER}-{host}:/root/repack.py")
+        newer[host] = on(host).check_output("python3 /root/repack.py etcd-server")
+    looked = rerun("--check", playbook=str(PROJECT / "playbooks/ops/rolling_upgrade.yml"), service="etcd")
+    assert looked.returncode == 0, looked.stdout
+    assert f"-> {newer['one']}" in looked.stdout
+    assert cluster.started() == before
+    failed, over = [], threading.Event()
+
+    def write() -> None:
+        number = 0
+        while not over.is_set():
+            number += 1
+            if not any(cluster.write(host, "upgrade", str(number)) for host in ADDRESS):
+                failed.append(number)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        changed(rerun(playbook=str(PROJECT / "playbooks/ops/rolling_upgrade.yml"), service="etcd"))
+    finally:
+        over.set()
+        writer.join()
+    assert failed == []
+    after = cluster.started()
+    assert all(after[host] != before[host] for host in ADDRESS)
+    for host in ADDRESS:
+        assert on(host).check_output("dpkg-query --show --showformat='${Version} ${db:Status-Want}' etcd-server") == f"{newer[host]} hold"
+    # Nothing is left to do, and nobody is restarted for it.
+    again = rerun(playbook=str(PROJECT / "playbooks/ops/rolling_upgrade.yml"), service="etcd")
+    assert set(changed(again).values()) == {0}
+    assert cluster.started() == after
 
 
 def test_a_renewed_certificate_is_shown_without_a_restart(cluster: Cluster, on: Any) -> None:
