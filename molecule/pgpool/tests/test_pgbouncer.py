@@ -48,7 +48,7 @@ def test_verifiers_are_told_to_pgbouncer_alone(site: Site, on: Any) -> None:
 
 def test_forty_clients_share_four_connections(site: Site) -> None:
     with ThreadPoolExecutor() as pool:
-        printed = pool.submit(site.bench, 6432, "-S -M prepared -c 40 -j 2 -T 5 -n")
+        printed = pool.submit(site.bench, 6432, "-S -M prepared -c 40 -j 2 -T 3 -n")
         counts = []
         while not printed.done():
             counts.append(int(site.inside(site.leader(), "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app'")))
@@ -113,4 +113,3 @@ def test_more_connections_than_postgresql_has_are_refused_before_anything_change
     run = rerun("--tags=preflight", "--limit=patroni", pgbouncer_other_connections=145)
     assert run.returncode != 0
     assert "could come to 151, and it has 150 (patroni_max_connections)" in " ".join(run.stdout.split())
-    assert rerun("--tags=preflight", "--limit=patroni", pgbouncer_other_connections=144).returncode == 0

@@ -92,7 +92,7 @@ def reads(site: Site, options: str) -> dict[str, int]:
     """Run pgbench through Pgpool-II, and count where PostgreSQL answered its SELECTs: by member, as each server itself counts."""
     for host in MEMBERS:
         site.inside(host, "SELECT pg_stat_statements_reset()")
-    site.bench(PORT, f"-n -c 4 -j 2 -T 3 {options}")
+    site.bench(PORT, f"-n -c 4 -j 2 -T 2 {options}")
     counted = "SELECT coalesce(sum(calls), 0) FROM pg_stat_statements WHERE query LIKE 'SELECT abalance%'"
     return {host: int(site.inside(host, counted)) for host in MEMBERS}
 
@@ -167,11 +167,11 @@ except psycopg2.OperationalError as error:
 
 
 def test_a_session_reads_what_it_has_written(site: Site) -> None:
-    report = ledger(site, lambda: time.sleep(4))
+    report = ledger(site, lambda: time.sleep(3))
     assert len(report["acknowledged"]) > 200
     assert (report["failures"], report["missed"], report["lost"]) == ([], [], [])
     # What is at stake: the same with a connection for writing, and one for reading from the replica.
-    apart = ledger(site, lambda: time.sleep(4), write=5432, read=5433)
+    apart = ledger(site, lambda: time.sleep(3), write=5432, read=5433)
     print(f"\nmissed by reading from the replica at once: {len(apart['missed'])} of {len(apart['acknowledged'])}")
 
 
