@@ -3,6 +3,8 @@
 Makes four containers (three members of everything, one client), runs site.yml over them twice, and prints for each run the wall time, the tasks that
 ran and were skipped, and the controller's CPU. ``--image`` names a host image, with the packages baked in or bare; ``--only postgresql``
 leaves Redis, RabbitMQ and the client out. ``--drills`` then strikes each leader so many times and prints recovery times and what was lost.
+``--partitions`` cuts each host off from the others for a minute, with writers on every service, and tells whether two hosts ever took writes at once.
+``--reuse`` takes the containers as an earlier run with ``--keep`` has left them.
 """
 
 from __future__ import annotations
@@ -57,21 +59,105 @@ def timed(name: str, *options: str) -> Run:
     return Run(name, wall, cpu, ok, changed, skipped)
 
 
+WATCH = r"""
+import subprocess, sys, time
+from pathlib import Path
+asked = "psql -AtX -c 'select case when pg_is_in_recovery() then 0 else 1 end'"
+while not Path("/run/watch.stop").exists():
+    began = time.time()
+    row = subprocess.run(["su", "-s", "/bin/sh", "postgres", "-c", asked], capture_output=True, text=True)
+    key = subprocess.run(["redis-admin", "set", "drill:watch", "1", "px", "5000"], capture_output=True, text=True)
+    print(began, int(row.stdout.strip() == "1"), int(key.stdout.strip() == "OK"), flush=True)
+    time.sleep(0.1)
+"""
+"""Runs on each member, whatever becomes of its network: every few tenths of a second, whether PostgreSQL leads here and Redis takes a write here."""
+
+
+def overlap(watches: dict[str, list[tuple[float, bool]]]) -> float:
+    """Give the longest time, in seconds, for which two hosts took writes at once.
+
+    Args:
+        watches: Of each host the times at which it was asked, and whether it took writes.
+    """
+    spans = []
+    for host, seen in watches.items():
+        since = None
+        for moment, takes in [*seen, (float("inf"), False)]:
+            if takes:
+                since, last = (moment if since is None else since), moment
+            elif since is not None:
+                spans.append((since, last, host))
+                since = None
+    found = [min(end, other_end) - max(begin, other) for begin, end, host in spans for other, other_end, name in spans if host < name]
+    return max([0.0, *found])
+
+
+def partition(host: str, members: list[str], hold: int) -> None:
+    """Cut one host off while clients write, and say what came of it."""
+
+    def container(name: str) -> str:
+        return f"bench-data-{name}"
+
+    for name in members:
+        subprocess.run(["docker", "exec", container(name), "rm", "-f", "/run/watch.stop"], check=True)
+    watchers = {
+        name: subprocess.Popen(["docker", "exec", container(name), "python3", "-c", WATCH], stdout=subprocess.PIPE, text=True) for name in members
+    }
+    programs = {}
+    for service, secret in (("redis", "redis"), ("rabbitmq", "rabbitmq")):
+        password = f"/root/{service}.password"
+        subprocess.run(
+            ["docker", "exec", "-i", container("app1"), "sh", "-c", f"umask 077; cat > {password}"],
+            input=(HERE / f".state/secrets/{secret}/drill").read_text(),
+            text=True,
+            check=True,
+        )
+        program = ["python3", "/var/lib/sovereign/drill/ledger_load.py", "--service", service, "--user", "drill", "--database", "drill"]
+        command = ["docker", "exec", container("app1"), *program, "--password-file", password, "--seconds", str(hold + 60)]
+        programs[service] = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    play(
+        PROJECT / "playbooks/drills/failover.yml",
+        drill_service="postgresql",
+        drill_fault="partition",
+        drill_runs=1,
+        drill_hold=hold,
+        drill_target=host,
+    )
+    reports = {"postgresql": json.loads((HERE / ".state/reports/drill-postgresql-partition.json").read_text())["runs"][0]}
+    reports.update({service: json.loads(program.communicate(timeout=300)[0]) for service, program in programs.items()})
+    for service in reports:
+        play(PROJECT / "tests/benchmarks/data_tier/strength.yml", drill_service=service)
+    for name in members:
+        subprocess.run(["docker", "exec", container(name), "touch", "/run/watch.stop"], check=True)
+    rows = {name: [line.split() for line in watcher.communicate(timeout=30)[0].splitlines()] for name, watcher in watchers.items()}
+    for column, service in ((1, "postgresql"), (2, "redis")):
+        seconds = overlap({name: [(float(row[0]), row[column] == "1") for row in seen] for name, seen in rows.items()})
+        print(f"{host} cut off for {hold} s: two writers of {service} for {seconds:.1f} s", end="; ")
+    print(
+        ", ".join(
+            f"{service} gap {report['longest_gap_s']:.1f} s, {report['lost']} of {report['acknowledged']} lost" for service, report in reports.items()
+        )
+    )
+
+
 def main() -> None:
     """Make the containers, measure, print, remove them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--image", default="sovereign-dify-lab:trixie-data")
     parser.add_argument("--only", choices=["postgresql"])
     parser.add_argument("--drills", type=int, default=0)
+    parser.add_argument("--partitions", type=int, default=0, metavar="SECONDS")
+    parser.add_argument("--reuse", action="store_true")
     parser.add_argument("--keep", action="store_true", help="leave the containers")
     arguments = parser.parse_args()
     # What every host gets first (time, certificates, firewall) is counted, too.
     options = ["--limit=etcd", "--tags=baseline,pki,firewall,etcd,patroni"] if arguments.only else []
     try:
-        play(PROJECT / "molecule/shared/create.yml", substrate_image=arguments.image)
+        if not arguments.reuse:
+            play(PROJECT / "molecule/shared/create.yml", substrate_image=arguments.image)
         print(f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}, {arguments.image}{', PostgreSQL and etcd alone' if arguments.only else ''}")
         print(f"{'run':8}{'wall s':>8}{'CPU s':>8}{'ok':>6}{'changed':>9}{'skipped':>9}   (tasks over all hosts, CPU of the controller)")
-        for name in ("first", "second"):
+        for name in ("first", "second")[arguments.reuse :]:
             run = timed(name, *options)
             print(f"{run.name:8}{run.wall:8.0f}{run.cpu:8.0f}{run.ok:6}{run.changed:9}{run.skipped:9}", flush=True)
         for service, bar in BARS.items() if arguments.drills else ():
@@ -83,6 +169,12 @@ def main() -> None:
                 f" (bar {bar:g} in the median), {rpo['lost']} of {rpo['acknowledged']} acknowledged writes lost, {rpo['repeated']} twice",
                 flush=True,
             )
+        if arguments.partitions:
+            play(PROJECT / "playbooks/drills/failover.yml", drill_service="redis", drill_fault="stop", drill_runs=1, drill_hold=5)
+            for service in BARS:
+                play(PROJECT / "tests/benchmarks/data_tier/strength.yml", drill_service=service)
+        for host in ("db1", "db2", "db3") if arguments.partitions else ():
+            partition(host, ["db1", "db2", "db3"], arguments.partitions)
     finally:
         if not arguments.keep:
             play(PROJECT / "molecule/shared/destroy.yml")
