@@ -28,9 +28,10 @@ def drill(service: str, fault: str, **variables: object) -> dict[str, Any]:
     return report
 
 
-@pytest.mark.parametrize("service", ["postgresql", "redis", "rabbitmq"])
-def test_nothing_acknowledged_is_lost_when_the_host_of_the_leader_is(service: str) -> None:
-    report = drill(service, "kill")
+# A host that is frozen comes back as the leader that it was.
+@pytest.mark.parametrize(("service", "fault", "hold"), [("postgresql", "kill", 30), ("redis", "freeze", 15), ("rabbitmq", "kill", 15)])
+def test_nothing_acknowledged_is_lost_when_the_host_of_the_leader_is(service: str, fault: str, hold: int) -> None:
+    report = drill(service, fault, drill_hold=hold)
     assert report["rpo"]["lost"] == 0, report
     assert report["rpo"]["acknowledged"] > 100, report
     assert report["runs"][0]["host"] in DATA_HOSTS
