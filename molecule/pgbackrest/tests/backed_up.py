@@ -27,7 +27,9 @@ class Cluster:
     def members(self) -> dict[str, dict[str, Any]]:
         """Members as Patroni lists them, by name; empty if nobody answers."""
         for host, address in ADDRESS.items():
-            answer = self.on(host).run(f"curl --silent --fail --noproxy '*' --max-time 3 --cacert /etc/sovereign/pki/ca.crt https://{address}:8008/cluster")
+            answer = self.on(host).run(
+                f"curl --silent --fail --noproxy '*' --max-time 3 --cacert /etc/sovereign/pki/ca.crt https://{address}:8008/cluster"
+            )
             if answer.rc == 0:
                 return {member["name"]: member for member in json.loads(answer.stdout)["members"]}
         return {}
@@ -43,8 +45,10 @@ class Cluster:
     def wait_until_whole(self, seconds: float = 90) -> None:
         """Wait until one leads and the other follows in step."""
         self.wait_until(
-            lambda: sorted((member["role"], member["state"]) for member in self.members().values())
-            == [("leader", "running"), ("sync_standby", "streaming")],
+            lambda: (
+                sorted((member["role"], member["state"]) for member in self.members().values())
+                == [("leader", "running"), ("sync_standby", "streaming")]
+            ),
             seconds,
         )
 

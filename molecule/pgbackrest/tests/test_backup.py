@@ -20,7 +20,9 @@ def test_nobody_else_can_read_it(cluster: Cluster, on: Any) -> None:
     assert on(cluster.leader()).run(f"{held} /var/lib/postgresql/17/main/pg_wal").rc == 0
     cluster.archive()
     assert on("db1").run(f"{held} /srv/repository").rc == 1
-    plain = on("db1").run("find /srv/repository/pgbackrest/archive -type f -exec sh -c 'head --bytes=8 \"$1\" | grep --quiet Salted__ || echo \"$1\"' - {} \\;")
+    plain = on("db1").run(
+        'find /srv/repository/pgbackrest/archive -type f -exec sh -c \'head --bytes=8 "$1" | grep --quiet Salted__ || echo "$1"\' - {} \\;'
+    )
     assert plain.stdout == ""
     assert on("db1").run("setpriv --reuid=nobody --regid=nogroup --groups=ssl-cert cat /etc/pgbackrest/pgbackrest.conf").rc != 0
 
