@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 # Status of a stanza, as pgBackRest counts.
@@ -91,7 +91,9 @@ def read(text: str, stanza: str) -> Repository:
         return Repository(MISSING_PATH, "missing stanza path", False, (), (), "", "")
     status = found["status"]
     # One that could not be reached or decrypted is "other": the reason stands beside the repository.
-    reasons = [item["status"]["message"] for item in found.get("repo", []) if item["status"]["code"] not in {OK, MISSING_PATH, NO_BACKUP, MISSING_DATA}]
+    reasons = [
+        item["status"]["message"] for item in found.get("repo", []) if item["status"]["code"] not in {OK, MISSING_PATH, NO_BACKUP, MISSING_DATA}
+    ]
     if status["code"] not in {OK, MISSING_PATH, NO_BACKUP, MISSING_DATA}:
         raise PgbackrestError(reason("\n".join(reasons or [status["message"]])))
     archives = found.get("archive") or [{}]
@@ -232,7 +234,7 @@ def outside(backups: Sequence[Backup], target: str, now: datetime) -> str:
     if not backups:
         return "the repository has no backup"
     first = min(backup.stopped for backup in backups)
-    if time <= datetime.fromtimestamp(first, timezone.utc):
+    if time <= datetime.fromtimestamp(first, UTC):
         return f"{target} lies before the end of the first backup, {written(first)}"
     if time > now:
         return f"{target} lies in the future; it is {written(now.timestamp())}"
@@ -241,7 +243,7 @@ def outside(backups: Sequence[Backup], target: str, now: datetime) -> str:
 
 def written(seconds: float) -> str:
     """Write a time so that people and PostgreSQL can read it."""
-    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M:%S+00")
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S+00")
 
 
 def rows(backups: Sequence[Backup]) -> list[dict[str, Any]]:

@@ -25,8 +25,8 @@ options:
     required: true
   archive:
     description: >-
-      Whether to have PostgreSQL close its current segment, and to wait until that is in the repository: what is committed by then can be restored. On a
-      member that leads; one that follows only looks.
+      Whether to have PostgreSQL close its current segment, and to wait until that is in the repository, so that what is committed by then can be
+      restored. On a member that leads; one that follows only looks.
     type: bool
     default: false
   target_time:
@@ -54,7 +54,8 @@ EXAMPLES = r"""
 
 RETURN = r"""
 archiving:
-  description: V(works), V(off) where PostgreSQL was started without C(archive_mode), V(follows) on a member that does not lead, V(unknown) if not asked.
+  description: >-
+    V(works), V(off) where PostgreSQL was started without C(archive_mode), V(follows) on a member that does not lead, V(unknown) if not asked.
   returned: success
   type: str
 backups:
@@ -64,7 +65,7 @@ backups:
   elements: dict
 exists: {description: Whether the repository knows the cluster., returned: success, type: bool}
 outside:
-  description: Why the cluster cannot be restored to the target, a gap in the archived log, for instance; empty if it can, as far as the repository tells.
+  description: Why the cluster cannot be restored to the target, for instance a gap in the archived log; empty if it can.
   returned: success
   type: str
 running: {description: Whether a backup is being made on this host., returned: success, type: bool}
@@ -74,7 +75,7 @@ table: {description: Keys of the rows in order., returned: success, type: list, 
 """
 
 import json
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -121,7 +122,7 @@ def main() -> None:
         return out
 
     def refusal(repository: Repository) -> str:
-        said = outside(repository.backups, target, datetime.now(timezone.utc)) if target or not repository.backups else ""
+        said = outside(repository.backups, target, datetime.now(UTC)) if target or not repository.backups else ""
         begin = None if said else base(repository.backups, target, module.params["set"])
         if begin and repository.archive_to:
             listing: dict[str, Any] = {}

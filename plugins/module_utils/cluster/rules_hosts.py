@@ -151,7 +151,9 @@ def _on_all_of(site: str, name: str, group: Group, plan: Plan, report: Report) -
         report.add(host.at("groups"), f"'{name}' has no work on a host outside '{group.on_all_of}'", f"add '{group.on_all_of}', or remove '{name}'")
     for host in (host for key, host in others.items() if key not in members):
         report.add(
-            host.at("groups"), f"'{name}' is on other hosts of '{group.on_all_of}' and not on this one, which would do without when it leads", f"add '{name}'"
+            host.at("groups"),
+            f"'{name}' is on other hosts of '{group.on_all_of}' and not on this one, which would do without when it leads",
+            f"add '{name}'",
         )
 
 

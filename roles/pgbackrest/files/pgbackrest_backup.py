@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import ssl
 import subprocess
 import sys
@@ -38,7 +37,7 @@ def leader(url: str, authority: str, seconds: float) -> str:
 
 
 def main() -> None:
-    """Ask, decide, become pgBackRest."""
+    """Ask, decide, back up."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stanza", required=True)
     parser.add_argument("--name", required=True, help="of this member")
@@ -57,7 +56,8 @@ def main() -> None:
         command = ["pgbackrest", f"--stanza={given.stanza}", "--output=json", "info"]
         info = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         kind = next_kind(read(info.stdout, given.stanza).backups, datetime.now().astimezone(), given.full_days)
-    os.execvp("pgbackrest", ["pgbackrest", f"--stanza={given.stanza}", f"--type={kind}", "--log-level-console=info", "backup"])
+    command = ["pgbackrest", f"--stanza={given.stanza}", f"--type={kind}", "--log-level-console=info", "backup"]
+    sys.exit(subprocess.run(command, check=False).returncode)
 
 
 if __name__ == "__main__":
