@@ -32,6 +32,7 @@ GROUPS: Groups = {
     "patroni": Group("data", needs=("etcd",)),
     "redis": Group("data", quorum=True),
     "rabbitmq": Group("data", quorum=True),
+    "object_storage": Group("data"),
     "service_proxy": Group("data"),
     "vllm": Group("models"),
     "model_gateway": Group("models"),
