@@ -16,8 +16,10 @@ from ansible_collections.sovereign.dify.plugins.module_utils.cluster.spec import
 
 ANYWHERE = ["0.0.0.0/0", "::/0"]
 PRIVATE = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"]
-EXTERNAL = {"postgresql": (5432, "patroni"), "redis": (6379, "redis"), "rabbitmq": (5671, "rabbitmq")}
+EXTERNAL = {"postgresql": (5432, "patroni"), "redis": (6379, "redis"), "rabbitmq": (5671, "rabbitmq"), "object_storage": (443, "object_storage")}
 """Services that somebody else may run: the usual port, and the group that runs our own."""
+OBJECT_STORAGE_PORTS = {"http": 9000, "https": 9001}
+"""Where the role service_proxy offers our own on loopback."""
 _EGRESS = (("udp", [53], "DNS"), ("tcp", [53], "DNS"), ("udp", [123], "NTP"), ("tcp", [80, 443], "HTTP and HTTPS"))
 
 
@@ -91,6 +93,16 @@ class Endpoint(TypedDict):
     read_host: str
 
 
+class ObjectStorage(TypedDict):
+    """Where applications of a site find S3."""
+
+    endpoint: str
+    tls_endpoint: str | None
+    authority: str | None
+    region: str
+    addressing: str
+
+
 class SiteVars(TypedDict):
     """The variable ``site``."""
 
@@ -102,6 +114,7 @@ class SiteVars(TypedDict):
     egress: list[Egress]
     entry: dict[str, Any]
     external: dict[str, Endpoint | None]
+    object_storage: ObjectStorage
     members: dict[str, list[Member]]
     models: dict[str, SiteModel]
     peers: dict[str, Peer]
@@ -270,6 +283,7 @@ class _Builder:
                 "address": _or_none(site.entry.address) if site.entry else None,
             },
             "external": self.external(site),
+            "object_storage": self.object_storage(site),
             "members": {group: [members[host.name] for host in self.plan.members(name, group)] for group in self.groups},
             "models": {model: self.site_model(model, name) for model in self.spec.models if name in self.plan.routes[model]},
             "peers": {peer: self.peer(name, peer) for peer in self.plan.peer_sites(name) if self.plan.gateways(peer)},
@@ -300,6 +314,29 @@ class _Builder:
                     "read_host": getattr(spec, "read_host", None) or host,
                 }
         return found
+
+    def object_storage(self, site: SiteSpec) -> ObjectStorage:
+        spec = site.external.object_storage if site.external else None
+        if spec is None:
+            ports = OBJECT_STORAGE_PORTS
+            return {
+                "endpoint": f"http://127.0.0.1:{ports['http']}",
+                "tls_endpoint": f"https://127.0.0.1:{ports['https']}",
+                "authority": "/etc/sovereign/pki/ca.crt",
+                "region": "us-east-1",
+                "addressing": "path",
+            }
+        # Through a proxy under another name it would refuse what its clients have signed.
+        scheme, usual = ("http", 80) if spec.tls == "none" else ("https", 443)
+        port = spec.port or EXTERNAL["object_storage"][0]
+        endpoint = f"{scheme}://{spec.host}" + ("" if port == usual else f":{port}")
+        return {
+            "endpoint": endpoint,
+            "tls_endpoint": endpoint if scheme == "https" else None,
+            "authority": None,
+            "region": spec.region,
+            "addressing": spec.addressing,
+        }
 
     def client(self, client: ClientSpec) -> dict[str, Any]:
         return {"models": list(client.models), "tier": client.tier}

@@ -37,6 +37,7 @@ GROUPS: Groups = {
     "pgbouncer": Group("data", within="patroni"),
     "redis": Group("data", quorum=True),
     "rabbitmq": Group("data", quorum=True),
+    "object_storage": Group("data"),
     "service_proxy": Group("data"),
     "pgpool": Group("data", needs=("patroni",), within="service_proxy"),
     # Any member of patroni may lead, and who leads archives.

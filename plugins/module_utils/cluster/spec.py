@@ -157,12 +157,24 @@ class PostgresqlEndpointSpec(EndpointSpec):
 
 
 @dataclass(frozen=True)
+class ObjectStorageEndpointSpec(EndpointSpec):
+    """An S3 that somebody else runs. Its clients talk to it themselves: they sign the name that they talk to."""
+
+    tls: str = key(Choice(("client", "none"), "way of TLS"), "Whether the `client` speaks TLS to it, or nobody (`none`).", default="client")
+    region: str = key(Text("region", r"[a-z0-9][a-z0-9-]*", "use lower-case letters, digits and '-'"), "Region that requests are signed for.", default="us-east-1")
+    addressing: str = key(Choice(("host", "path"), "way of addressing"), "Where a request names its bucket: in the `host` name, or in the `path`.", default="host")
+
+
+@dataclass(frozen=True)
 class ExternalSpec:
     """Data services that a site uses instead of its own (managed ones: RDS, OSS and the like)."""
 
     postgresql: PostgresqlEndpointSpec | None = key(Section(PostgresqlEndpointSpec, "endpoint"), "PostgreSQL, in place of the group `patroni`.")
     redis: TlsEndpointSpec | None = key(Section(TlsEndpointSpec, "endpoint"), "Redis, in place of the group `redis`.")
     rabbitmq: TlsEndpointSpec | None = key(Section(TlsEndpointSpec, "endpoint"), "RabbitMQ, in place of the group `rabbitmq`.")
+    object_storage: ObjectStorageEndpointSpec | None = key(
+        Section(ObjectStorageEndpointSpec, "endpoint"), "S3 (OSS and the like), in place of the group `object_storage`."
+    )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,44 @@
+# Ansible managed
+"""Who may do what through the S3 API: each user owns an account of its own, and with it all the buckets in there.
+
+Swift's tempauth without its tokens: they need a memcached, and nobody here speaks Swift's own API. An access key is the user's name alone. A user has
+one secret key, or two while one takes the other's place; they are given as ``user_<name>_<number>``.
+"""
+
+from __future__ import annotations
+
+from swift.common.middleware.tempauth import TempAuth
+from swift.common.swob import HTTPNotFound, str_to_wsgi
+
+
+class S3Auth(TempAuth):
+    """Signatures of S3, and nothing else."""
+
+    def __init__(self, app, conf):
+        """Sort the secret keys by user."""
+        super().__init__(app, conf)
+        self.secrets = {}
+        for number, user in sorted(self.users.items()):
+            self.secrets.setdefault(number.partition(":")[0], []).append(user["key"])
+
+    def handle(self, env, start_response):
+        """Give no tokens."""
+        return HTTPNotFound()(env, start_response)
+
+    def get_groups(self, env, token):
+        """Give the groups of whoever has signed a request, or None; the first one owns the account."""
+        details = env.get("s3api.auth_details")
+        if not details:
+            return None
+        name = details["access_key"]
+        # All are tried, so that the time that it takes tells nothing.
+        if not any([details["check_signature"](secret) for secret in self.secrets.get(name, ())]):
+            return None
+        account = f"{self.reseller_prefix}{name}"
+        env["PATH_INFO"] = env["PATH_INFO"].replace(str_to_wsgi(name), str_to_wsgi(account), 1)
+        return f"{name},{name},{account}"
+
+
+def filter_factory(global_conf, **local_conf):
+    """Make the filter, as Paste asks for it."""
+    return lambda app: S3Auth(app, {**global_conf, **local_conf})
