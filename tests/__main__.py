@@ -122,7 +122,7 @@ def sanity() -> list[Outcome]:
 def scenarios() -> list[str]:
     """Names of the Molecule scenarios of single roles, the slowest first so that two workers end together."""
     names = sorted(path.parent.name for path in PROJECT.glob("molecule/*/molecule.yml"))
-    slowest_first = ["vllm", "patroni", "pgpool", "nginx", "model_gateway", "rabbitmq", "redis"]
+    slowest_first = ["patroni", "pgpool", "vllm", "nginx", "model_gateway", "rabbitmq", "redis", "etcd", "object_storage", "pgbackrest"]
     rank = {name: position for position, name in enumerate(slowest_first)}
     return sorted((name for name in names if name != "lab"), key=lambda name: rank.get(name, len(rank)))
 
@@ -179,9 +179,29 @@ def lab() -> list[Outcome]:
     return outcomes
 
 
+class Substrate:
+    """What Molecule and the lab run on, prepared beside the checks that need none of it: most of that is waiting for mirrors and disks."""
+
+    COMMAND = (sys.executable, "lab/prepare.py", "all")
+
+    def __init__(self) -> None:
+        """Begin."""
+        self.started = time.monotonic()
+        CACHE.mkdir(exist_ok=True)
+        self.log = CACHE / "substrate.log"
+        with self.log.open("w") as stream:
+            self.process = subprocess.Popen(self.COMMAND, cwd=PROJECT, stdout=stream, stderr=subprocess.STDOUT)
+
+    def finish(self) -> list[Outcome]:
+        """Wait for the end, and show what was said."""
+        passed = self.process.wait() == 0
+        print(f"\n::: substrate: {' '.join(self.COMMAND)} (begun with the tests)\n{self.log.read_text(errors='replace')}", flush=True)
+        return [Outcome("substrate", passed, time.monotonic() - self.started)]
+
+
 def substrate() -> list[Outcome]:
-    """What Molecule and the lab run on."""
-    return [run("substrate", [sys.executable, "lab/prepare.py", "all"])]
+    """The same, by itself."""
+    return Substrate().finish()
 
 
 STAGES: dict[str, Callable[[], list[Outcome]]] = {
@@ -203,9 +223,10 @@ def main() -> int:
     if unknown:
         parser.error(f"no such stage: {', '.join(sorted(unknown))}")
     outcomes: list[Outcome] = []
+    prepared = None if wanted else Substrate()
     for name, stage in STAGES.items():
         if not wanted or name in wanted:
-            outcomes += stage()
+            outcomes += prepared.finish() if prepared and name == "substrate" else stage()
             if name == "lint" and not wanted and not all(outcome.passed for outcome in outcomes):
                 break
     print("\n::: Summary")
