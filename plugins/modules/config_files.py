@@ -52,6 +52,11 @@ options:
       content:
         description: What the file holds. One of O(files[].src), O(files[].copy) and O(files[].content) is needed for a file.
         type: str
+      followed_by:
+        description: Files on the host whose contents follow, in this order, such as a key that never leaves it.
+        type: list
+        elements: path
+        default: []
       owner:
         description: Owner; O(owner) where it is not given.
         type: str
@@ -120,6 +125,7 @@ FILE_OPTIONS: dict[str, Any] = {
     "vars": {"type": "dict", "default": {}},
     "copy": {"type": "str"},
     "content": {"type": "str"},
+    "followed_by": {"type": "list", "elements": "path", "default": []},
     "owner": {"type": "str"},
     "group": {"type": "str"},
     "mode": {"type": "str"},
@@ -160,6 +166,14 @@ def main() -> None:
     )
 
 
+def following(paths: list[str]) -> bytes:
+    """Read what follows a file's content."""
+    try:
+        return b"".join(Path(path).read_bytes() for path in paths)
+    except OSError as error:
+        raise ConfigFilesError(f"{error.filename}: {error.strerror}; nothing has been changed") from None
+
+
 def want(module: AnsibleModule, item: dict[str, Any], contents: dict[str, str]) -> Wanted:
     """Read one of the wanted files."""
     directory = item["state"] == "directory"
@@ -173,7 +187,7 @@ def want(module: AnsibleModule, item: dict[str, Any], contents: dict[str, str]) 
     return Wanted(
         path=Path(item["dest"]),
         state=item["state"],
-        content=base64.b64decode(contents.get(item["dest"], "")),
+        content=base64.b64decode(contents.get(item["dest"], "")) + following(item["followed_by"]),
         owner=item["owner"] or module.params["owner"],
         group=item["group"] or module.params["group"],
         mode=bits,

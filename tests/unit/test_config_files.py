@@ -153,14 +153,17 @@ def test_a_play_renders_templates_in_one_call_and_shows_no_secret(play: Any, tmp
         "files": [
             {"src": "tool.conf.j2", "dest": f"{target}/tool.conf", "vars": {"extra": "{{ word }} again"}, "validate": "grep -q hello %s"},
             {"content": "password=hunter2\n", "dest": f"{target}/secret", "mode": "0600", "sensitive": True},
+            {"content": "certificate\n", "followed_by": [f"{tmp_path}/key"], "dest": f"{target}/pair", "sensitive": True},
         ],
     }
+    (tmp_path / "key").write_text("key that stays here\n")
     checked = play(arguments, "--check", "--diff")
     assert "changed=1" in checked.stdout
     assert not target.exists()
     done = play(arguments, "--diff", "-vvv")
     assert done.returncode == 0, done.stdout
     assert (target / "tool.conf").read_text() == "#\n# Ansible managed\n#\nhello hello again\n"
+    assert (target / "pair").read_text() == "certificate\nkey that stays here\n"
     assert "+hello hello again" in done.stdout
     assert "hunter2" not in checked.stdout + done.stdout + done.stderr
     assert "changed=0" in play(arguments).stdout
@@ -173,6 +176,7 @@ def test_a_play_renders_templates_in_one_call_and_shows_no_secret(play: Any, tmp
         ({"src": "a.j2", "content": "b"}, "exactly one of src, copy, content is needed, not src, content"),
         ({"src": "missing.j2"}, "missing.j2 could not be found"),
         ({"content": "x", "mode": "rw"}, "'rw' is no mode"),
+        ({"content": "x", "followed_by": ["/nowhere/key"]}, "/nowhere/key: No such file or directory; nothing has been changed"),
         ({"content": "x", "validate": "false"}, "nothing has been changed: exit code 1 from false"),
     ],
 )
