@@ -57,8 +57,7 @@ def main() -> None:
     shutil.rmtree(tree)
     digest = hashlib.sha256(built.read_bytes()).hexdigest()
     entry = f"{control.rstrip()}\nFilename: ./{built.name}\nSize: {built.stat().st_size}\nSHA256: {digest}\n\n"
-    listing = REPOSITORY / "Packages"
-    listing.write_text((listing.read_text() if listing.exists() else "") + entry)
+    (REPOSITORY / "Packages").write_text(entry)
     Path("/etc/apt/sources.list.d/newer.list").write_text(f"deb [trusted=yes] file:{REPOSITORY} ./\n")
     print(newer)
 
