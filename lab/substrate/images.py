@@ -52,7 +52,7 @@ DATA_PACKAGES: dict[str, list[str]] = {
     "pgpool": ["pgpool2"],
     "redis": ["redis-sentinel", "redis-server", "redis-tools"],
     "rabbitmq": ["rabbitmq-server"],
-    "object_storage": ["python3-boto3", "rsync", "swift-account", "swift-container", "swift-object", "swift-proxy"],
+    "object_storage": ["libisal2", "python3-boto3", "rsync", "swift-account", "swift-container", "swift-object", "swift-proxy"],
     "drills": ["python3-boto3", "python3-pika", "python3-psycopg2", "python3-redis"],
 }
 # What each suite's images carry, each made from the one before it.

@@ -185,6 +185,42 @@ options:
                 - client
                 - none
                 default: proxy
+          object_storage:
+            description:
+            - S3 (OSS and the like), in place of the group C(object_storage).
+            type: dict
+            suboptions:
+              host:
+                description:
+                - Name or address of the service; its certificate must bear it.
+                type: str
+                required: true
+              port:
+                description:
+                - TCP port.
+                - 'Default: the service''s usual one.'
+                type: int
+              tls:
+                description:
+                - Whether the C(client) speaks TLS to it, or nobody (C(none)).
+                type: str
+                choices:
+                - client
+                - none
+                default: client
+              region:
+                description:
+                - Region that requests are signed for.
+                type: str
+                default: us-east-1
+              addressing:
+                description:
+                - 'Where a request names its bucket: in the C(host) name, or in the C(path).'
+                type: str
+                choices:
+                - host
+                - path
+                default: host
       hosts:
         description:
         - The hosts of the site.

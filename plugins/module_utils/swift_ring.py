@@ -87,12 +87,12 @@ class Plan:
     """What shall be.
 
     Attributes:
-        rings: By kind ``builder`` and ``ring``, in base64, and ``version``.
+        rings: By kind ``builder`` and ``ring``, in base64.
         changes: In words what differs from what the members have.
         notes: What whoever runs this should know.
     """
 
-    rings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    rings: dict[str, dict[str, str]] = field(default_factory=dict)
     changes: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -137,13 +137,13 @@ def title(device: Mapping[str, Any]) -> str:
     return f"{device['ip']}/{device['device']}"
 
 
-def newest(kind: str, reports: Iterable[Report], load: Callable[[bytes], Builder]) -> tuple[Builder, dict[str, Any]] | None:
+def newest(kind: str, reports: Iterable[Report], load: Callable[[bytes], Builder]) -> tuple[Builder, dict[str, str]] | None:
     """Find the newest builder that any member has, with what that member told of it.
 
     Raises:
         RingError: there are builders of different origin.
     """
-    found: list[tuple[Builder, dict[str, Any], str]] = []
+    found: list[tuple[Builder, dict[str, str], str]] = []
     for told in reports:
         if kind in told["rings"]:
             saved = told["rings"][kind]
@@ -221,9 +221,7 @@ def draining(builder: Builder) -> list[dict[str, Any]]:
     return [device for device in present(builder) if device["weight"] == 0 and device["parts"] > 0]
 
 
-def plan(
-    reports: Sequence[Report], members: Sequence[str], ports: Mapping[str, int], replicas: int, part_power: int, library: Library, hours_passed: bool = True
-) -> Plan:
+def plan(reports: Sequence[Report], members: Sequence[str], ports: Mapping[str, int], replicas: int, part_power: int, library: Library) -> Plan:
     """Say what the rings shall be.
 
     Args:
@@ -233,7 +231,6 @@ def plan(
         replicas: Copies that there shall be.
         part_power: Of new rings; that of old ones is fixed.
         library: Swift's.
-        hours_passed: Whether parts of drained devices that were left may be moved now.
 
     Raises:
         RingError: with the reason, and what to do.
@@ -267,16 +264,17 @@ def plan(
             if builder.part_power != part_power:
                 raise RingError(f"the {kind} ring has the part power {builder.part_power}, which is fixed; set object_storage_part_power to it again")
         changes = adjust(builder, kind, ports[kind], wanted, members, silent, replicas)
-        if found is None or changes or (draining(builder) and hours_passed):
+        if found is None or changes or draining(builder):
             if 2 * len(answered & set(members)) <= len(members):
                 raise RingError(f"rings are changed only while a majority of the members answers; {', '.join(silent)} did not")
             moved, balance, dummy = builder.rebalance()
             builder.validate()
+            # Of drained devices, each part moves once an hour at most; what could not move yet goes in a later run.
             result.changes += changes or ([f"{kind}: {moved} parts moved away from devices of weight 0"] if moved else [])
             if moved or changes or found is None:
                 saved_builder, ring = library.save(kind, builder)
                 saved = {"builder": pack(saved_builder), "ring": pack(ring)}
                 result.notes.append(f"{kind}: {moved} parts moved, balance {balance:.1f} %")
         result.notes += [f"{kind}: {title(device)} has weight 0 and still has {device['parts']} parts" for device in draining(builder)]
-        result.rings[kind] = {**saved, "version": builder.version}
+        result.rings[kind] = saved
     return result

@@ -59,7 +59,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 rings:
-  description: By kind the C(builder), the C(ring) and the C(version).
+  description: By kind the C(builder) and the C(ring), in base64.
   returned: always
   type: dict
 changes: {description: What differs from what the members have., returned: always, type: list, elements: str}

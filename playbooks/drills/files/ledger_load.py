@@ -5,7 +5,7 @@
 how often one is there twice, and the longest time without an acknowledgement, which is how long the service was gone for its clients. Each write has
 a time-out of its own, and a client that fails once connects anew: what is measured is the service, not the patience of a library.
 
-Clients come from the distribution: python3-psycopg2, python3-redis, python3-pika.
+Clients come from the distribution: python3-psycopg2, python3-redis, python3-pika, python3-boto3.
 """
 
 from __future__ import annotations
@@ -218,6 +218,62 @@ class Rabbitmq:
         self.channel.queue_delete(self.queue)
 
 
+class ObjectStorage:
+    """S3: an object a number. What was tried is asked for by its name: a listing may be behind."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Keep the settings."""
+        self.settings = settings
+        self.session: Any = None
+        self.tried: list[int] = []
+
+    def connect(self) -> None:
+        """Make a new client, which tries nothing twice."""
+        import boto3
+        from botocore.config import Config
+
+        s = self.settings
+        config = Config(
+            s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}, connect_timeout=s.timeout, read_timeout=s.timeout, parameter_validation=False
+        )
+        self.session = boto3.client(
+            "s3",
+            endpoint_url=f"http://{s.host}:{s.port}",
+            region_name="us-east-1",
+            aws_access_key_id=s.user,
+            aws_secret_access_key=s.password,
+            config=config,
+        )
+
+    def name(self, number: int) -> str:
+        """Name the object of a number."""
+        return f"drill-{self.settings.run}/{number}"
+
+    def prepare(self) -> None:
+        """Look whether the bucket is there."""
+        self.session.head_bucket(Bucket=self.settings.database)
+
+    def write(self, number: int) -> None:
+        """Put an object."""
+        self.tried.append(number)
+        with within(2 * self.settings.timeout):
+            self.session.put_object(Bucket=self.settings.database, Key=self.name(number), Body=str(number).encode())
+
+    def read(self, kept: Counter[int]) -> None:
+        """Get all objects that were tried; those that are not there are told apart from those that cannot be had."""
+        for number in self.tried:
+            try:
+                body = self.session.get_object(Bucket=self.settings.database, Key=self.name(number))["Body"].read()
+                kept[int(body)] = 1
+            except self.session.exceptions.NoSuchKey:
+                kept.pop(number, None)
+
+    def remove(self) -> None:
+        """Delete the objects."""
+        for number in self.tried:
+            self.session.delete_object(Bucket=self.settings.database, Key=self.name(number))
+
+
 @contextmanager
 def within(seconds: float) -> Iterator[None]:
     """End what takes longer than so many seconds: the library waits for answers without a limit of its own."""
@@ -232,6 +288,7 @@ SERVICES: dict[str, tuple[Callable[[Settings], Service], int]] = {
     "postgresql": (Postgresql, 5432),
     "redis": (Redis, 6379),
     "rabbitmq": (Rabbitmq, 5672),
+    "object_storage": (ObjectStorage, 9000),
 }
 
 
@@ -346,7 +403,7 @@ def main() -> int:
     parser.add_argument("--port", type=int, help="the service's usual one, where service_proxy offers it, if not given")
     parser.add_argument("--user", required=True)
     parser.add_argument("--password-file", type=Path, required=True, help="file that holds the password alone")
-    parser.add_argument("--database", default="", help="database, or virtual host")
+    parser.add_argument("--database", default="", help="database, virtual host, or bucket")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long to write; a file named by --stop ends it earlier")
     parser.add_argument("--interval", type=float, default=0.02, help="seconds between two writes")
     parser.add_argument("--timeout", type=float, default=2.0, help="seconds after which a write has failed")

@@ -35,7 +35,11 @@ class S3Auth(TempAuth):
         if not any([details["check_signature"](secret) for secret in self.secrets.get(name, ())]):
             return None
         account = f"{self.reseller_prefix}{name}"
-        env["PATH_INFO"] = env["PATH_INFO"].replace(str_to_wsgi(name), str_to_wsgi(account), 1)
+        # s3api puts the access key in the account's place. Of several requests that it makes of one, only the first still has it there.
+        path = env["PATH_INFO"].split("/", 3)
+        if path[2:3] == [str_to_wsgi(name)]:
+            path[2] = str_to_wsgi(account)
+            env["PATH_INFO"] = "/".join(path)
         return f"{name},{name},{account}"
 
 

@@ -1,0 +1,113 @@
+"""What operators rely on, in the order in which it is tried: changes without a lost request, a host that dies, one that is installed anew."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import Any
+
+import pytest
+from s3_client import ADDRESS, CLUSTER, begin, result, until
+
+from lab.testing import changed, rerun
+
+# Writes numbered objects, and beside that reads those that were acknowledged, again and again.
+LEDGER = """
+acknowledged, failed, unread, reads, end = [], [], [], 0, time.monotonic() + job["seconds"]
+
+def write():
+    s3, number = client(), 0
+    while time.monotonic() < end:
+        number += 1
+        try:
+            s3.put_object(Bucket="uploads", Key=f"{job['run']}/{number}", Body=str(number).encode() * 500)
+            acknowledged.append(number)
+        except (BotoCoreError, ClientError) as error:
+            failed.append(f"{number}: {error}")
+        time.sleep(0.02)
+
+def read(number, s3):
+    try:
+        return s3.get_object(Bucket="uploads", Key=f"{job['run']}/{number}")["Body"].read() == str(number).encode() * 500 or "wrong"
+    except (BotoCoreError, ClientError) as error:
+        return str(error)
+
+writer, s3 = threading.Thread(target=write), client()
+writer.start()
+while writer.is_alive():
+    for number in acknowledged[-40:]:
+        said = read(number, s3)
+        reads += 1
+        if said is not True:
+            unread.append(f"{number}: {said}")
+    time.sleep(0.02)
+lost = [number for number in acknowledged if read(number, s3) is not True]
+print(json.dumps({"acknowledged": len(acknowledged), "failed": failed, "reads": reads, "unread": unread, "lost": lost}))
+"""
+
+
+def rings(on: Any, host: str) -> str:
+    """Digests of a member's rings and of what they are made from."""
+    return str(on(host).check_output("cd /etc/swift && sha256sum *.builder *.ring.gz"))
+
+
+def copies(on: Any, host: str) -> set[str]:
+    """Files of objects on a member, by what they hold and when it was written."""
+    return set(on(host).check_output("cd /srv/node/d1/objects && find . -name '*.data' -o -name '*.ts'").split())
+
+
+def processes(on: Any, host: str) -> dict[str, str]:
+    """Main processes of a member's units, by unit."""
+    shown = on(host).check_output("systemctl show --property=Id --property=MainPID 'swift-*' object_storage_mesh").split("\n\n")
+    return {told["Id"]: told["MainPID"] for told in (dict(line.split("=", 1) for line in block.splitlines()) for block in shown)}
+
+
+def test_all_members_have_the_same_rings(on: Any) -> None:
+    assert len({rings(on, host) for host in ADDRESS}) == 1
+
+
+def test_changes_lose_no_request(on: Any) -> None:
+    before = {host: processes(on, host) for host in ADDRESS}
+    run = begin(LEDGER, run="change", seconds=25)
+    run_again = rerun("--tags=object_storage_configure,object_storage_service", object_storage_settings={"node_timeout": 12})
+    assert {host for host, count in changed(run_again).items() if count} == set(ADDRESS)
+    ledger = result(run)
+    assert (ledger["failed"], ledger["unread"], ledger["lost"]) == ([], [], [])
+    assert ledger["acknowledged"] > 20
+    assert {host: processes(on, host) for host in ADDRESS} == before
+    assert on("s3a").run("journalctl --unit=swift-proxy --grep 're.exec|Reloaded' --quiet").rc == 0
+
+
+def test_secrets_that_would_hide_all_objects_are_refused(on: Any) -> None:
+    before = on("s3a").check_output("sha256sum /etc/swift/swift.conf")
+    run = rerun("--tags=object_storage_configure", "--limit=s3a", object_storage_hash_suffix="x" * 43)
+    assert run.returncode != 0
+    assert "none of them would be found" in " ".join((run.stdout + run.stderr).split())
+    assert on("s3a").check_output("sha256sum /etc/swift/swift.conf") == before
+
+
+def test_a_host_that_dies_costs_no_read_and_gets_back_what_it_missed(on: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    run = begin(LEDGER, run="kill", seconds=30)
+    until(lambda: on("s3c").run("find /srv/node/d1/objects -name '*.data' | wc -l").stdout.strip() != "0", 20)
+    try:
+        subprocess.run(["docker", "kill", f"{CLUSTER}-s3b"], check=True, capture_output=True)
+        ledger = result(run)
+    finally:
+        subprocess.run(["docker", "start", f"{CLUSTER}-s3b"], check=True, capture_output=True)
+    with capsys.disabled():
+        print(f"\n{ledger['acknowledged']} acknowledged, {len(ledger['failed'])} refused, {ledger['reads']} reads while a host died")
+    assert (ledger["unread"], ledger["lost"]) == ([], [])
+    assert ledger["acknowledged"] > 50
+    # What was on its way to the host when it died.
+    assert len(ledger["failed"]) <= 3, ledger["failed"]
+    took = until(lambda: copies(on, "s3a") == copies(on, "s3b") == copies(on, "s3c"), 90)
+    with capsys.disabled():
+        print(f"every copy is back {took:.0f} s after the host was started")
+
+
+def test_a_member_installed_anew_gets_the_rings_of_the_others(on: Any) -> None:
+    """The first one, which is nobody's source of truth; with it the change above is taken back."""
+    before = rings(on, "s3a")
+    on("s3a").run_expect([0], "systemctl stop object_storage.target && rm -rf /etc/swift /srv/node/d1")
+    assert changed(rerun())["s3a"] > 0
+    assert {rings(on, host) for host in ADDRESS} == {before}
+    until(lambda: copies(on, "s3a") == copies(on, "s3b") == copies(on, "s3c"), 90)
