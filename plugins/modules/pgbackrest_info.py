@@ -139,7 +139,7 @@ def main() -> None:
             if code not in ANSWERS:
                 raise PgbackrestError(reason(err or out))
             archiving = ANSWERS[code]
-        repository = read(asked("--io-timeout=15", "--output=json", "info"), module.params["stanza"])
+        repository = read(asked("--output=json", "info"), module.params["stanza"])
         refused = refusal(repository)
     except PgbackrestError as error:
         module.fail_json(msg=f"pgBackRest cannot use its repository: {error}")

@@ -74,7 +74,7 @@ def main() -> None:
         return code, out, err
 
     def look() -> Repository:
-        code, out, err = pgbackrest("--io-timeout=15", "--output=json", "info")
+        code, out, err = pgbackrest("--output=json", "info")
         if code:
             raise PgbackrestError(reason(err or out))
         return read(out, stanza)

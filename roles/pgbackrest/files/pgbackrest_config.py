@@ -23,8 +23,7 @@ def main(path: str, stanza: str) -> None:
     push = pgbackrest("--no-archive-async", "archive-push", "/nowhere/000000010000000000000000")
     if push.returncode in OPTIONS:
         sys.exit(reason(push.stderr or push.stdout))
-    # It is tried three times, each for so many seconds.
-    info = pgbackrest("--io-timeout=15", "--output=json", "info")
+    info = pgbackrest("--output=json", "info")
     if info.returncode:
         sys.exit(reason(info.stderr or info.stdout))
     try:
