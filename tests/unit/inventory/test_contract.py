@@ -257,6 +257,7 @@ def test_site_groups_have_names_that_ansible_takes() -> None:
     ],
 )
 def test_an_object_storage_of_others_is_talked_to_at_its_own_address(given: str, endpoint: str, tls_endpoint: str | None) -> None:
-    edge = contract(("  edge:\n    clearance: public\n", f"  edge:\n    clearance: public\n    external: {{object_storage: {given}}}\n")).sites["edge"]
+    site = "  edge:\n    clearance: public\n"
+    edge = contract((site, f"{site}    external: {{object_storage: {given}}}\n")).sites["edge"]
     common = {"authority": None, "region": "cn-north-1", "addressing": "host"}
     assert edge["object_storage"] == {"endpoint": endpoint, "tls_endpoint": tls_endpoint, **common}
