@@ -2,8 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Swift's rings: what each member has of them, what they shall be, and when they must not be touched.
 
-A ring says which devices hold which part of the data. Two rings of different origin would look for the same object at different places, so that there is
-one line of versions, and each member has the newest that it has been told. Runs on managed hosts; Swift's own library comes in from outside.
+A ring says which devices hold which part of the data. Two rings of different origin would look for the same object at different places, so that
+there is one line of versions, and each member has the newest that it has been told. Runs on managed hosts; Swift's library comes in from outside.
 """
 
 from __future__ import annotations
@@ -33,11 +33,25 @@ class RingError(Exception):
 class Builder(Protocol):
     """The part of Swift's ``RingBuilder`` that is used here."""
 
-    id: str
-    version: int
-    part_power: int
-    replicas: float
-    devs: list[dict[str, Any] | None]
+    @property
+    def id(self) -> str:
+        """Where it comes from."""
+
+    @property
+    def version(self) -> int:
+        """How often it was changed."""
+
+    @property
+    def part_power(self) -> int:
+        """Power of two of its parts."""
+
+    @property
+    def replicas(self) -> float:
+        """Copies of everything."""
+
+    @property
+    def devs(self) -> list[dict[str, Any] | None]:
+        """Devices by number, with holes where one was removed."""
 
     def add_dev(self, dev: dict[str, Any]) -> int:
         """Add a device."""
@@ -151,7 +165,8 @@ def newest(kind: str, reports: Iterable[Report], load: Callable[[bytes], Builder
     if len({builder.id for builder, dummy, dummy2 in found}) > 1:
         listing = "; ".join(f"{ip} has {builder.id}, version {builder.version}" for builder, dummy, ip in found)
         raise RingError(
-            f"the members have {kind} rings of different origin ({listing}): each would look for data where the others have not put it. Find the one that "
+            f"the members have {kind} rings of different origin ({listing}): each would look for data where the others have not put it. Find the "
+            "one that "
             f"the data were written with, and remove /etc/swift/*.builder and *.ring.gz from the members with another one"
         )
     if not found:
@@ -160,7 +175,9 @@ def newest(kind: str, reports: Iterable[Report], load: Callable[[bytes], Builder
     return builder, saved
 
 
-def adjust(builder: Builder, kind: str, port: int, wanted: Sequence[Device], members: Sequence[str], silent: Sequence[str], replicas: int) -> list[str]:
+def adjust(
+    builder: Builder, kind: str, port: int, wanted: Sequence[Device], members: Sequence[str], silent: Sequence[str], replicas: int
+) -> list[str]:
     """Bring a builder's devices to what is declared.
 
     Args:
@@ -187,7 +204,8 @@ def adjust(builder: Builder, kind: str, port: int, wanted: Sequence[Device], mem
         if device["weight"] > 0 or device["parts"] > 0:
             where = "its host is no member any more" if place[0] not in members else "its host does not declare it any more"
             raise RingError(
-                f"the {kind} ring has the device {title(device)}, but {where}. To take a device away without losing data: declare it with `weight: 0`, run, "
+                f"the {kind} ring has the device {title(device)}, but {where}. To take a device away without losing data: declare it with "
+                "`weight: 0`, run, "
                 f"wait until its directory holds no objects, then take it away and run again"
             )
         builder.remove_dev(device["id"])
@@ -197,8 +215,8 @@ def adjust(builder: Builder, kind: str, port: int, wanted: Sequence[Device], mem
         found = known.get((one.ip, one.name))
         if found is None:
             zone = zones.setdefault(one.ip, max(zones.values(), default=0) + 1)
-            place = {"ip": one.ip, "port": port, "replication_ip": one.ip, "replication_port": port}
-            builder.add_dev({"region": 1, "zone": zone, "device": one.name, "weight": one.weight, "meta": "", **place})
+            address = {"ip": one.ip, "port": port, "replication_ip": one.ip, "replication_port": port}
+            builder.add_dev({"region": 1, "zone": zone, "device": one.name, "weight": one.weight, "meta": "", **address})
             changes.append(f"{kind}: {one.ip}/{one.name} added, zone {zone}, weight {one.weight:g}")
         elif found["weight"] != one.weight:
             changes.append(f"{kind}: {title(found)} weight {found['weight']:g} -> {one.weight:g}")
@@ -206,7 +224,8 @@ def adjust(builder: Builder, kind: str, port: int, wanted: Sequence[Device], mem
     holders = {device["ip"] for device in present(builder) if device["weight"] > 0}
     if len(holders) < max(replicas, int(builder.replicas)):
         raise RingError(
-            f"{len(holders)} hosts with devices of a weight above 0 cannot hold {max(replicas, int(builder.replicas))} copies on hosts of their own: add "
+            f"{len(holders)} hosts with devices of a weight above 0 cannot hold {max(replicas, int(builder.replicas))} copies on hosts of their "
+            "own: add "
             f"one before you take one away"
         )
     # Fewer copies than there are is never what a lost host means.
@@ -240,7 +259,8 @@ def plan(reports: Sequence[Report], members: Sequence[str], ports: Mapping[str, 
     silent = [ip for ip in members if ip not in answered]
     if len({told["hash"] for told in reports if told["hash"]}) > 1:
         raise RingError(
-            "the members have different hash prefixes or suffixes in /etc/swift/swift.conf: none would find what the others have stored. Bring back the "
+            "the members have different hash prefixes or suffixes in /etc/swift/swift.conf: none would find what the others have stored. Bring "
+            "back the "
             "secrets object_storage/hash_prefix and object_storage/hash_suffix that the data were written with"
         )
     wanted = [
@@ -254,7 +274,8 @@ def plan(reports: Sequence[Report], members: Sequence[str], ports: Mapping[str, 
         if found is None:
             if silent:
                 raise RingError(
-                    f"no member that answers has a {kind} ring, but {', '.join(silent)} did not answer and may have one. New rings are made only when all "
+                    f"no member that answers has a {kind} ring, but {', '.join(silent)} did not answer and may have one. New rings are made only "
+                    "when all "
                     f"members say that they have none"
                 )
             builder = library.create(part_power, replicas, MIN_PART_HOURS)

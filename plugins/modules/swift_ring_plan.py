@@ -11,8 +11,8 @@ short_description: Work out what the rings of an object storage shall be
 version_added: 0.1.0
 author: The sovereign.dify maintainers (@sovereign-dify)
 description:
-  - Takes the newest rings that any member has, and changes them where members declare other devices. Where nothing is declared anew, they stay as they
-    are, to the last byte.
+  - Takes the newest rings that any member has, and changes them where members declare other devices. Where nothing is declared anew, they stay as
+    they are, to the last byte.
   - New rings are made only when all members say that they have none. A member that was installed anew gets those of the others.
   - Refuses what would lose data, such as a device that vanishes from the declarations while it holds some.
   - Writes nothing; M(sovereign.dify.swift_ring) does.

@@ -29,25 +29,30 @@ class Builder:
         self.stuck = False
 
     def add_dev(self, dev: dict[str, Any]) -> int:
+        """Add a device."""
         self.devs.append({**dev, "id": len(self.devs), "parts": 0})
         self.version += 1
         return len(self.devs) - 1
 
     def set_dev_weight(self, dev_id: int, weight: float) -> None:
+        """Set its share."""
         device = self.devs[dev_id]
         assert device
         device["weight"] = weight
         self.version += 1
 
     def remove_dev(self, dev_id: int) -> None:
+        """Leave a hole."""
         self.devs[dev_id] = None
         self.version += 1
 
     def set_replicas(self, new_replica_count: float) -> None:
+        """Want more copies."""
         self.replicas = int(new_replica_count)
         self.version += 1
 
     def rebalance(self) -> tuple[int, float, int]:
+        """Share out by weight."""
         devices = [device for device in self.devs if device]
         total, moved = sum(device["weight"] for device in devices), 0
         for device in devices:
@@ -60,6 +65,7 @@ class Builder:
         return moved, 0.0, 0
 
     def validate(self) -> None:
+        """Find nothing wrong."""
         assert all(device["parts"] >= 0 for device in self.devs if device)
 
 
@@ -73,7 +79,7 @@ def load(data: bytes) -> Builder:
     return builder
 
 
-LIBRARY = Library(load=load, create=lambda power, replicas, hours: Builder(power, replicas), save=save)  # noqa: ARG005
+LIBRARY = Library(load=load, create=lambda power, replicas, dummy: Builder(power, replicas), save=save)
 
 
 def member(number: int, found: Plan | None = None, devices: list[dict[str, Any]] | None = None, digest: str = "same") -> Report:
@@ -174,7 +180,8 @@ def test_a_host_that_is_no_member_any_more_does_not_vanish_either(first: Plan) -
 
 
 def test_draining_goes_on_where_parts_were_left_and_is_said(first: Plan) -> None:
-    two, none = [{"name": "d1"}, {"name": "d2"}], [{"name": "d1"}, {"name": "d2", "weight": 0}]
+    two: list[dict[str, Any]] = [{"name": "d1"}, {"name": "d2"}]
+    none: list[dict[str, Any]] = [{"name": "d1"}, {"name": "d2", "weight": 0}]
     grown = work([member(11, first, two), member(12, first), member(13, first)])
     for ring in grown.rings.values():
         builder = load(unpack(ring["builder"]))
@@ -225,6 +232,7 @@ class Members:
         self.begun, self.failure = 1000.0, 0
 
     def get(self, address: str, port: int, path: str) -> bytes:
+        """Answer, unless down."""
         if (address, port) in self.down:
             raise OSError("connection refused")
         if path == "/recon/ringmd5":
@@ -237,9 +245,11 @@ class Members:
         return b"OK"
 
     def greet(self, address: str, port: int) -> None:
+        """Greet, unless down."""
         self.get(address, port, "")
 
     def faults(self, since: float | None = None) -> list[str]:
+        """Ask the first member."""
         ports = {**PORTS, "rsync": 6203, "proxy": 8080}
         return Health(MEMBERS[0], MEMBERS, ports, self.get, self.greet).faults(since)
 

@@ -234,7 +234,11 @@ class ObjectStorage:
 
         s = self.settings
         config = Config(
-            s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}, connect_timeout=s.timeout, read_timeout=s.timeout, parameter_validation=False
+            s3={"addressing_style": "path"},
+            retries={"total_max_attempts": 1},
+            connect_timeout=s.timeout,
+            read_timeout=s.timeout,
+            parameter_validation=False,
         )
         self.session = boto3.client(
             "s3",

@@ -161,8 +161,12 @@ class ObjectStorageEndpointSpec(EndpointSpec):
     """An S3 that somebody else runs. Its clients talk to it themselves: they sign the name that they talk to."""
 
     tls: str = key(Choice(("client", "none"), "way of TLS"), "Whether the `client` speaks TLS to it, or nobody (`none`).", default="client")
-    region: str = key(Text("region", r"[a-z0-9][a-z0-9-]*", "use lower-case letters, digits and '-'"), "Region that requests are signed for.", default="us-east-1")
-    addressing: str = key(Choice(("host", "path"), "way of addressing"), "Where a request names its bucket: in the `host` name, or in the `path`.", default="host")
+    region: str = key(
+        Text("region", r"[a-z0-9][a-z0-9-]*", "use lower-case letters, digits and '-'"), "Region that requests are signed for.", default="us-east-1"
+    )
+    addressing: str = key(
+        Choice(("host", "path"), "way of addressing"), "Where a request names its bucket: in the `host` name, or in the `path`.", default="host"
+    )
 
 
 @dataclass(frozen=True)

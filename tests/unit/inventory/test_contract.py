@@ -247,3 +247,17 @@ def test_blank_optional_keys_count_as_left_out() -> None:
 def test_site_groups_have_names_that_ansible_takes() -> None:
     text = edited().replace("edge:\n", "cloud-east-1:\n").replace("[edge]", "[cloud-east-1]")
     assert load(text, "cluster.yml").cluster["sites"]["cloud-east-1"]["group"] == "site_cloud_east_1"
+
+
+@pytest.mark.parametrize(
+    ("given", "endpoint", "tls_endpoint"),
+    [
+        ("{host: oss.bank.internal, region: cn-north-1}", "https://oss.bank.internal", "https://oss.bank.internal"),
+        ("{host: 10.1.1.9, port: 9000, tls: none, region: cn-north-1}", "http://10.1.1.9:9000", None),
+    ],
+)
+def test_an_object_storage_of_others_is_talked_to_at_its_own_address(given: str, endpoint: str, tls_endpoint: str | None) -> None:
+    site = "  edge:\n    clearance: public\n"
+    edge = contract((site, f"{site}    external: {{object_storage: {given}}}\n")).sites["edge"]
+    common = {"authority": None, "region": "cn-north-1", "addressing": "host"}
+    assert edge["object_storage"] == {"endpoint": endpoint, "tls_endpoint": tls_endpoint, **common}
