@@ -270,6 +270,7 @@ def plan(reports: Sequence[Report], members: Sequence[str], ports: Mapping[str, 
         for device in told["devices"]
     ]
     for kind in KINDS:
+        saved: dict[str, str] = {}
         found = newest(kind, reports, library.load)
         if found is None:
             if silent:

@@ -52,7 +52,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-waited: {description: How long it took, in seconds., returned: success, type: float}
+waited: {description: Seconds that it took., returned: success, type: float}
 """
 
 import time
