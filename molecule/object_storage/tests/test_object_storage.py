@@ -68,6 +68,15 @@ own.delete_object(Bucket="uploads", Key="mine")
     assert call(program) == {"own": ["uploads"], "others": ["archive"], "mine": "x", **refused}
 
 
+def test_a_refused_upload_leaves_the_connection_usable() -> None:
+    program = """
+other = client("backups")
+refused = [(refusal(other.put_object, Bucket="uploads", Key="theirs", Body=b"x"), refusal(other.list_objects_v2, Bucket="uploads")) for _ in range(5)]
+print(json.dumps([refused, other.list_objects_v2(Bucket="archive")["KeyCount"]]))
+"""
+    assert call(program) == [[["NoSuchBucket"] * 2] * 5, 0]
+
+
 def test_who_cannot_sign_is_refused() -> None:
     program = """
 s3 = client()
