@@ -33,18 +33,19 @@ def operate(playbook: str, **variables: object) -> str:
 def load(service: str, *options: str) -> Iterator[Callable[[], dict[str, Any]]]:
     """Write into a service from the client's host all the while; what is given ends that and tells what came of it.
 
-    The client reads its password anew for each session, as the inventory has it at that time.
+    The client reads its password anew for each session: the former one, until servers have accepted its successor, as clients are told last.
     """
     name = f"/var/lib/sovereign/drill/{uuid.uuid4().hex}"
     execute(CLIENT, "mkdir", "-p", "/var/lib/sovereign/drill")
     execute(CLIENT, "sh", "-c", f"cat > {name}.py", stdin=(PROJECT / "playbooks/drills/files/ledger_load.py").read_text())
     secret = STATE / "secrets" / SECRETS[service] / "drill"
+    former = secret.with_name(f"{secret.name}.retiring")
     told, over = "", threading.Event()
 
     def tell() -> None:
         nonlocal told
         while True:
-            if secret.exists() and (now := secret.read_text()) != told:
+            if secret.exists() and not former.exists() and (now := secret.read_text()) != told:
                 execute(CLIENT, "sh", "-c", f"umask 077; cat > {name}.new && mv {name}.new {name}.password", stdin=now)
                 told = now
             if over.wait(0.2):
