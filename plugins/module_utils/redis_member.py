@@ -210,10 +210,14 @@ class Member:
                 continue
             with self.connect(service) as connection:
                 self.adjust_users(service, connection, check_mode)
+        for service in units:
+            if check_mode and service in begin:
+                continue
+            with self.connect(service) as connection:
                 if service == SERVER:
                     self.adjust_server(connection, check_mode)
                 else:
-                    self.adjust_sentinel(connection, check_mode)
+                    self.adjust_sentinel(connection, check_mode, timeout)
             drop_in = self.root / f"etc/systemd/system/{service}.service.d/sovereign.conf"
             if service not in begin and drop_in.exists() and int(drop_in.stat().st_mtime) > units[service].started:
                 self.pending.append(f"{service} was started before its unit was changed")
@@ -300,8 +304,15 @@ class Member:
         if changes and not check_mode:
             connection("CONFIG", "SET", *(word for change in changes for word in (change.what, change.after)))
 
-    def adjust_sentinel(self, connection: Connection, check_mode: bool) -> None:
-        """Have what is wanted of this Sentinel in force."""
+    def adjust_sentinel(self, connection: Connection, check_mode: bool, timeout: float) -> None:
+        """Have what is wanted of this Sentinel in force.
+
+        A Sentinel logs in once a connection, and keeps a connection on which it was refused for as long as errors come back: it would call the
+        other one down for ever. So a new password is used when all members know it, and connections on which it was refused are opened anew.
+
+        Raises:
+            MemberError: another member does not accept the new password in time.
+        """
         told = connection.pairs("SENTINEL", "MASTER", self.name)
         common = connection.pairs("SENTINEL", "CONFIG", "GET", "*")
         for option, *values in sentinel_lines(self.state_sentinel.read_text()):
@@ -313,13 +324,45 @@ class Member:
             for words in sentinel_lines(self.wanted_sentinel.read_text())
             if words[0] in common or words[1] == self.name
         ]
+        users = {option: value for _, option, value in wanted if option.endswith("-user")}
         for name, option, value in wanted:
             present = (told if name else common).get(option, "")
-            if present == value:
+            if present == value and not (option == "sentinel-pass" and self._shut_out(connection, users["sentinel-user"], value)):
                 continue
             self.done.append(Change(f"sentinel {option}", present, value))
             if not check_mode:
+                if option in {"sentinel-pass", "auth-pass"}:
+                    port = self.sentinel_port if option == "sentinel-pass" else self.port
+                    self._until_accepted(port, users[option.replace("pass", "user")], value, timeout)
                 connection(*(["SENTINEL", "SET", name] if name else ["SENTINEL", "CONFIG", "SET"]), option, value)
+
+    def _login(self, address: str, port: int, user: str, password: str) -> bool | None:
+        """Tell whether a member accepts a password; None if it does not answer."""
+        try:
+            Connection.tls(address, port, user, [password]).close()
+        except OSError:
+            return None
+        except RedisError as error:
+            # While it loads its data it answers logins, too.
+            return not str(error).startswith("WRONGPASS")
+        return True
+
+    def _until_accepted(self, port: int, user: str, password: str, timeout: float) -> None:
+        """Wait for the other members' users to be as new as this one's. One that does not answer is not waited for."""
+        deadline = time.monotonic() + timeout
+        while refusing := [address for address in self.members if self._login(address, port, user, password) is False]:
+            if time.monotonic() > deadline:
+                raise MemberError(
+                    f"after {timeout:.0f} s {', '.join(refusing)} did not accept the new password of {user} on port {port}, so this member goes "
+                    "on with the former one. Run the role over all members at once: each has to know the password before any uses it"
+                )
+            self.sleep(0.3)
+
+    def _shut_out(self, connection: Connection, user: str, password: str) -> list[str]:
+        """Give the members whose Sentinels this one calls down although they accept its password."""
+        told = [dict(zip(entry[::2], entry[1::2], strict=True)) for entry in connection("SENTINEL", "SENTINELS", self.name)]
+        down = [entry["ip"] for entry in told if "s_down" in entry["flags"].split(",")]
+        return [address for address in down if self._login(address, self.sentinel_port, user, password)]
 
     def hand_over(self, check_mode: bool, timeout: float = 30) -> bool:
         """Have another member lead, if this one does, without losing a write that was acknowledged.

@@ -66,7 +66,8 @@ def member(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Member:
     (tmp_path / "etc/redis/admin.password").write_text("new\nold\n")
     (tmp_path / "etc/redis/sovereign.conf").write_text('# managed\nsave ""\nmaxmemory "64mb"\nmasterauth "secret"\n')
     (tmp_path / "etc/redis/sovereign-sentinel.conf").write_text(
-        "# managed\nport 0\nsentinel announce-ip 10.1.1.12\nsentinel auth-pass set new\nsentinel down-after-milliseconds set 5000\n"
+        "# managed\nport 0\nsentinel announce-ip 10.1.1.12\n"
+        "sentinel auth-user set sentinel\nsentinel auth-pass set new\nsentinel down-after-milliseconds set 5000\n"
     )
     for name in ("users.acl", "sentinel.acl"):
         (tmp_path / "etc/redis" / name).write_text("user default reset off\nuser generation-1 reset off\n")
@@ -81,7 +82,7 @@ def member(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Member:
 
 def run_in_the_set(member: Member) -> None:
     member.state.write_text("replicaof 10.1.1.13 6379\n")
-    member.state_sentinel.write_text("sentinel auth-pass set old\n")
+    member.state_sentinel.write_text("sentinel auth-user set sentinel\nsentinel auth-pass set old\n")
     for path in member.sockets.values():
         path.touch()
 
@@ -93,6 +94,7 @@ def test_a_new_member_follows_whoever_leads(member: Member) -> None:
         "port 0",
         "sentinel monitor set 10.1.1.13 6379 2",
         "sentinel announce-ip 10.1.1.12",
+        "sentinel auth-user set sentinel",
         "sentinel auth-pass set new",
         "sentinel down-after-milliseconds set 5000",
     ]
@@ -139,12 +141,72 @@ def test_a_setting_that_would_prevent_the_next_start_is_refused(member: Member) 
         member.adjust_server(Answers({"config": {}}), check_mode=False)  # type: ignore[arg-type]
 
 
-def test_sentinel_is_told_what_it_does_not_have(member: Member) -> None:
+@pytest.fixture
+def logins(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, list[bool | None]]], list[tuple[str, int, str]]]:
+    """Let members accept (True), refuse (False) or not answer (None) logins, one after another, the last one for ever; gives who was asked."""
+
+    def script(answers: dict[str, list[bool | None]]) -> list[tuple[str, int, str]]:
+        asked: list[tuple[str, int, str]] = []
+
+        def login(_: Member, address: str, port: int, user: str, __: str) -> bool | None:
+            asked.append((address, port, user))
+            left = answers.get(address, [True])
+            return left.pop(0) if len(left) > 1 else left[0]
+
+        monkeypatch.setattr(Member, "_login", login)
+        return asked
+
+    return script
+
+
+TOLD = [("quorum", "1"), ("down-after-milliseconds", "5000")]
+Logins = Callable[[dict[str, list[bool | None]]], list[tuple[str, int, str]]]
+
+
+def test_sentinel_is_told_what_it_does_not_have(member: Member, logins: Logins) -> None:
     run_in_the_set(member)
-    told = [("quorum", "1"), ("down-after-milliseconds", "5000")]
-    connection = Answers({"SENTINEL MASTER set": told, "SENTINEL CONFIG GET *": [("announce-ip", "")]})
-    member.adjust_sentinel(connection, check_mode=False)  # type: ignore[arg-type]
+    logins({})
+    connection = Answers({"SENTINEL MASTER set": TOLD, "SENTINEL CONFIG GET *": [("announce-ip", "")]})
+    member.adjust_sentinel(connection, check_mode=False, timeout=1)  # type: ignore[arg-type]
     assert connection.said == ["SENTINEL SET set quorum 2", "SENTINEL CONFIG SET announce-ip 10.1.1.12", "SENTINEL SET set auth-pass new"]
+
+
+def test_a_new_password_is_used_when_all_who_answer_know_it(member: Member, logins: Logins) -> None:
+    run_in_the_set(member)
+    member.sleep = lambda _: None
+    asked = logins({"10.1.1.11": [False, False, True], "10.1.1.13": [None]})
+    connection = Answers({"SENTINEL MASTER set": TOLD, "SENTINEL CONFIG GET *": []})
+    member.adjust_sentinel(connection, check_mode=False, timeout=5)  # type: ignore[arg-type]
+    assert "SENTINEL SET set auth-pass new" in connection.said
+    assert asked.count(("10.1.1.11", 6379, "sentinel")) == 3
+
+
+def test_a_password_that_one_refuses_is_not_used(member: Member, logins: Logins) -> None:
+    run_in_the_set(member)
+    logins({"10.1.1.11": [False]})
+    connection = Answers({"SENTINEL MASTER set": TOLD, "SENTINEL CONFIG GET *": []})
+    with pytest.raises(MemberError, match=r"10\.1\.1\.11 did not accept the new password of sentinel on port 6379.*all members at once"):
+        member.adjust_sentinel(connection, check_mode=False, timeout=0)  # type: ignore[arg-type]
+    assert "SENTINEL SET set auth-pass new" not in connection.said
+
+
+@pytest.mark.parametrize(
+    ("flags", "answers", "renewed"), [("sentinel", True, False), ("sentinel,s_down", True, True), ("sentinel,s_down", None, False)]
+)
+def test_sentinels_that_refused_a_login_once_are_asked_again(member: Member, logins: Logins, flags: str, answers: bool | None, renewed: bool) -> None:
+    run_in_the_set(member)
+    member.state_sentinel.write_text("sentinel auth-pass set new\n")
+    member.wanted_sentinel.write_text("sentinel sentinel-user sentinel\nsentinel sentinel-pass new\n")
+    logins({"10.1.1.13": [answers]})
+    connection = Answers(
+        {
+            "SENTINEL MASTER set": [("quorum", "2")],
+            "SENTINEL CONFIG GET *": [("sentinel-user", "sentinel"), ("sentinel-pass", "new")],
+            "SENTINEL SENTINELS set": [["ip", "10.1.1.13", "flags", flags]],
+        }
+    )
+    member.adjust_sentinel(connection, check_mode=False, timeout=1)  # type: ignore[arg-type]
+    assert connection.said == (["SENTINEL CONFIG SET sentinel-pass new"] if renewed else [])
 
 
 def test_users_are_loaded_when_the_file_is_another(member: Member) -> None:
