@@ -221,6 +221,190 @@ options:
                 - host
                 - path
                 default: host
+      images:
+        description:
+        - Where container images come from.
+        type: dict
+        suboptions:
+          mirror:
+            description:
+            - 'Registry that is asked in place of all others: C(<mirror>/<path of the image>).'
+            - 'Default: each image''s own registry.'
+            type: str
+          archives:
+            description:
+            - Directory on the controller of the archives that images are loaded from; relative to the file.
+            type: str
+            default: images
+      dify:
+        description:
+        - Dify on the hosts of the group C(dify).
+        type: dict
+        suboptions:
+          release:
+            description:
+            - Release.
+            type: str
+            choices:
+            - 1.16.0
+            required: true
+          images:
+            description:
+            - The images of the release.
+            type: dict
+            required: true
+            suboptions:
+              api:
+                description:
+                - Of api, workers and beat (C(langgenius/dify-api)).
+                type: dict
+                required: true
+                suboptions:
+                  name:
+                    description:
+                    - Registry and path.
+                    type: str
+                    required: true
+                  digest:
+                    description:
+                    - Digest that it is pulled by, whatever its tags say.
+                    type: str
+                  archive:
+                    description:
+                    - File in the directory of archives, as C(podman save) writes it, in place of a registry.
+                    type: str
+                  sha256:
+                    description:
+                    - Digest of that file.
+                    type: str
+              web:
+                description:
+                - Of the web console (C(langgenius/dify-web)).
+                type: dict
+                required: true
+                suboptions:
+                  name:
+                    description:
+                    - Registry and path.
+                    type: str
+                    required: true
+                  digest:
+                    description:
+                    - Digest that it is pulled by, whatever its tags say.
+                    type: str
+                  archive:
+                    description:
+                    - File in the directory of archives, as C(podman save) writes it, in place of a registry.
+                    type: str
+                  sha256:
+                    description:
+                    - Digest of that file.
+                    type: str
+              plugin_daemon:
+                description:
+                - Of the plugin daemon (C(langgenius/dify-plugin-daemon), a tag that ends in C(-local)).
+                type: dict
+                required: true
+                suboptions:
+                  name:
+                    description:
+                    - Registry and path.
+                    type: str
+                    required: true
+                  digest:
+                    description:
+                    - Digest that it is pulled by, whatever its tags say.
+                    type: str
+                  archive:
+                    description:
+                    - File in the directory of archives, as C(podman save) writes it, in place of a registry.
+                    type: str
+                  sha256:
+                    description:
+                    - Digest of that file.
+                    type: str
+              sandbox:
+                description:
+                - Of the sandbox (C(langgenius/dify-sandbox)).
+                type: dict
+                required: true
+                suboptions:
+                  name:
+                    description:
+                    - Registry and path.
+                    type: str
+                    required: true
+                  digest:
+                    description:
+                    - Digest that it is pulled by, whatever its tags say.
+                    type: str
+                  archive:
+                    description:
+                    - File in the directory of archives, as C(podman save) writes it, in place of a registry.
+                    type: str
+                  sha256:
+                    description:
+                    - Digest of that file.
+                    type: str
+              ssrf_proxy:
+                description:
+                - Of the proxy that the code of users goes out through (C(ubuntu/squid)).
+                type: dict
+                required: true
+                suboptions:
+                  name:
+                    description:
+                    - Registry and path.
+                    type: str
+                    required: true
+                  digest:
+                    description:
+                    - Digest that it is pulled by, whatever its tags say.
+                    type: str
+                  archive:
+                    description:
+                    - File in the directory of archives, as C(podman save) writes it, in place of a registry.
+                    type: str
+                  sha256:
+                    description:
+                    - Digest of that file.
+                    type: str
+          api:
+            description:
+            - Hosts of the api.
+            - 'Default: all hosts of the group C(dify).'
+            type: list
+            elements: str
+          websocket:
+            description:
+            - Hosts of the api's processes for WebSocket.
+            - 'Default: those of C(api).'
+            type: list
+            elements: str
+          worker:
+            description:
+            - Hosts of the workers; each runs every pool.
+            - 'Default: all hosts of the group C(dify).'
+            type: list
+            elements: str
+          beat:
+            description:
+            - Hosts one of which runs beat.
+            - 'Default: those of C(worker).'
+            type: list
+            elements: str
+          plugin_daemon:
+            description:
+            - Hosts one of which runs the plugin daemon.
+            - 'Default: those of C(api).'
+            type: list
+            elements: str
+          web:
+            description:
+            - Hosts of the web console.
+            - 'Default: those of C(api).'
+            type: list
+            elements: str
       hosts:
         description:
         - The hosts of the site.

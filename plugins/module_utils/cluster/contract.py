@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypedDict
 
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.addresses import Address
@@ -12,7 +15,16 @@ from ansible_collections.sovereign.dify.plugins.module_utils.cluster.groups impo
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.hosts import Host
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.levels import Level
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.plan import Plan, model_port
-from ansible_collections.sovereign.dify.plugins.module_utils.cluster.spec import DEFAULT_TIERS, ClientSpec, ClusterSpec, SiteSpec
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.spec import (
+    DEFAULT_TIERS,
+    DIFY_DEFAULT_HOSTS,
+    IMAGE_ARCHIVES,
+    ClientSpec,
+    ClusterSpec,
+    DifyImagesSpec,
+    ImageSpec,
+    SiteSpec,
+)
 
 ANYWHERE = ["0.0.0.0/0", "::/0"]
 PRIVATE = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"]
@@ -103,6 +115,24 @@ class ObjectStorage(TypedDict):
     addressing: str
 
 
+class Image(TypedDict):
+    """A container image. ``reference`` is what units run, whichever way it came."""
+
+    reference: str
+    name: str
+    digest: str | None
+    archive: str | None
+    sha256: str | None
+
+
+class Dify(TypedDict):
+    """Dify at a site."""
+
+    release: str
+    images: dict[str, Image]
+    services: dict[str, list[Member]]
+
+
 class SiteVars(TypedDict):
     """The variable ``site``."""
 
@@ -115,6 +145,8 @@ class SiteVars(TypedDict):
     entry: dict[str, Any]
     external: dict[str, Endpoint | None]
     object_storage: ObjectStorage
+    images: dict[str, Any]
+    dify: Dify | None
     members: dict[str, list[Member]]
     models: dict[str, SiteModel]
     peers: dict[str, Peer]
@@ -207,11 +239,11 @@ def _or_none(address: Address | None) -> str | None:
 class _Builder:
     """Writes the contract of a plan without mistakes."""
 
-    def __init__(self, plan: Plan, groups: Groups, state_dir: str) -> None:
+    def __init__(self, plan: Plan, groups: Groups, base: Path) -> None:
         self.plan = plan
         self.spec = plan.spec
         self.groups = groups
-        self.state_dir = state_dir
+        self.base = base
         self.ports = {name: model_port(name, model) for name, model in self.spec.models.items()}
 
     def build(self) -> Contract:
@@ -226,7 +258,7 @@ class _Builder:
         return {
             "name": self.spec.name,
             "domain": self.spec.domain,
-            "state_dir": self.state_dir,
+            "state_dir": self.path(self.spec.state_dir),
             "vpn": self.vpn(),
             "tiers": self.tiers(),
             "sites": {
@@ -249,6 +281,10 @@ class _Builder:
             },
             "clients": {name: {"sites": list(client.sites), **self.client(client)} for name, client in self.spec.clients.items()},
         }
+
+    def path(self, given: str) -> str:
+        """Resolve a path of the file, from its directory."""
+        return os.path.normpath(self.base / given)
 
     def vpn(self) -> dict[str, Any] | None:
         vpn = self.spec.vpn
@@ -284,6 +320,8 @@ class _Builder:
             },
             "external": self.external(site),
             "object_storage": self.object_storage(site),
+            "images": {"mirror": site.images.mirror if site.images else None},
+            "dify": self.dify(name, site, members),
             "members": {group: [members[host.name] for host in self.plan.members(name, group)] for group in self.groups},
             "models": {model: self.site_model(model, name) for model in self.spec.models if name in self.plan.routes[model]},
             "peers": {peer: self.peer(name, peer) for peer in self.plan.peer_sites(name) if self.plan.gateways(peer)},
@@ -336,6 +374,28 @@ class _Builder:
             "authority": None,
             "region": spec.region,
             "addressing": spec.addressing,
+        }
+
+    def dify(self, name: str, site: SiteSpec, members: Mapping[str, Member]) -> Dify | None:
+        spec = site.dify
+        if spec is None:
+            return None
+        return {
+            "release": str(spec.release),
+            "images": {field.name: self.image(getattr(spec.images, field.name), site) for field in dataclasses.fields(DifyImagesSpec)},
+            "services": {service: [members[host.name] for host in self.plan.dify_hosts(name, service)] for service in DIFY_DEFAULT_HOSTS},
+        }
+
+    def image(self, image: ImageSpec, site: SiteSpec) -> Image:
+        archives = site.images.archives if site.images else IMAGE_ARCHIVES
+        # What was loaded from an archive has no digest of a registry: its tag bears that of the archive instead.
+        loaded = f"localhost/{str(image.name).rpartition('/')[2]}:sha256-{image.sha256}"
+        return {
+            "reference": f"{image.name}@{image.digest}" if image.digest else loaded,
+            "name": str(image.name),
+            "digest": image.digest,
+            "archive": self.path(f"{archives}/{image.archive}") if image.archive else None,
+            "sha256": image.sha256,
         }
 
     def client(self, client: ClientSpec) -> dict[str, Any]:
@@ -408,6 +468,6 @@ class _Builder:
         }
 
 
-def build(plan: Plan, groups: Groups, state_dir: str) -> Contract:
-    """Write the contract of a plan that has no mistakes."""
-    return _Builder(plan, groups, state_dir).build()
+def build(plan: Plan, groups: Groups, base: Path) -> Contract:
+    """Write the contract of a plan that has no mistakes; relative paths in it start from ``base``."""
+    return _Builder(plan, groups, base).build()

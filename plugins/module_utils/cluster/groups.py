@@ -44,6 +44,8 @@ GROUPS: Groups = {
     "pgbackrest": Group("data", on_all_of="patroni"),
     "vllm": Group("models"),
     "model_gateway": Group("models"),
+    "container_engine": Group("apps"),
+    "dify": Group("apps", needs=("nginx",), within="container_engine"),
     "nginx": Group("apps", needs=("model_gateway",)),
     "keepalived": Group("apps", needs=("nginx",)),
 }

@@ -7,7 +7,15 @@ import os
 from pathlib import Path
 from typing import cast
 
-from ansible_collections.sovereign.dify.plugins.module_utils.cluster import contract, document, hosts, rules_addresses, rules_hosts, rules_models
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster import (
+    contract,
+    document,
+    hosts,
+    rules_addresses,
+    rules_dify,
+    rules_hosts,
+    rules_models,
+)
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.contract import Contract
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.groups import GROUPS, Groups
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.hosts import Earlier
@@ -41,7 +49,8 @@ def load(text: str, filename: str, earlier: Earlier | None = None, groups: Group
     rules_addresses.check(plan, report)
     rules_hosts.check(plan, known, report)
     rules_models.check(plan, report)
+    rules_dify.check(plan, report)
     if report.mistakes:
         raise RefusedError(report)
     base = Path(os.path.abspath(filename)).parent  # noqa: PTH100 (resolve() would follow a linked inventory away from its neighbours)
-    return contract.build(plan, known, os.path.normpath(base / spec.state_dir))
+    return contract.build(plan, known, base)

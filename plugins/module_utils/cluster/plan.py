@@ -13,7 +13,7 @@ from functools import cached_property
 
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.hosts import Host
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.levels import Level, permits
-from ansible_collections.sovereign.dify.plugins.module_utils.cluster.spec import MODEL_PORTS, ClusterSpec, ModelSpec
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.spec import DIFY_DEFAULT_HOSTS, MODEL_PORTS, ClusterSpec, ModelSpec
 
 RESERVED_PORTS = {8405: "the model gateway's metrics", 8443: "the model gateway", 8444: "the model gateway on the VPN"}
 """Ports among those of the models that another service of the same host has."""
@@ -127,6 +127,14 @@ class Plan:
             model: {site: route for site in self.spec.sites if self.allowed(model, site) and (route := self.route(model, site))}
             for model in self.spec.models
         }
+
+    def dify_hosts(self, site: str, service: str) -> list[Host]:
+        """Hosts of a site that run a service of Dify, in file order: those that are named, or whom it has by default."""
+        named = getattr(self.spec.sites[site].dify, service)
+        if named is not None:
+            return [host for host in self.members(site, "dify") if host.name in named]
+        default = DIFY_DEFAULT_HOSTS[service]
+        return self.dify_hosts(site, default) if default else self.members(site, "dify")
 
     @cached_property
     def host_models(self) -> Mapping[str, list[str]]:

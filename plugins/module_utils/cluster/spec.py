@@ -26,11 +26,14 @@ from ansible_collections.sovereign.dify.plugins.module_utils.cluster.kinds impor
 )
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.levels import Level
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.sections import Section, key
+from ansible_collections.sovereign.dify.plugins.module_utils.dify_release import RELEASES
 
 PLUGIN = "sovereign.dify.cluster"
 MODEL_PORTS = range(8100, 8900)
 DEFAULT_TIERS = {"vip": (50, 100), "standard": (10, 20)}
 BASE_GROUPS = ("baseline", "pki", "firewall")
+IMAGE_ARCHIVES = "images"
+"""Directory of image archives beside the cluster file."""
 
 _LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 
@@ -182,6 +185,75 @@ class ExternalSpec:
 
 
 @dataclass(frozen=True)
+class ImagesSpec:
+    """Where the container images of a site come from."""
+
+    mirror: str | None = key(
+        Text("registry", r"[A-Za-z0-9.-]+(:[0-9]+)?(/[a-z0-9._/-]+)?", "give a host, with a port and a path where it has them, and no scheme"),
+        "Registry that is asked in place of all others: `<mirror>/<path of the image>`.",
+        shown="each image's own registry",
+    )
+    archives: str = key(
+        Text("path"), "Directory on the controller of the archives that images are loaded from; relative to the file.", default=IMAGE_ARCHIVES
+    )
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """One image, pinned: either by `digest`, or as an `archive` with its checksum."""
+
+    name: str | None = key(
+        Text(
+            "image name",
+            r"[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9][a-z0-9._-]*)+",
+            "give registry and path without a tag, as in docker.io/langgenius/dify-api",
+        ),
+        "Registry and path.",
+        required=True,
+    )
+    digest: str | None = key(
+        Text("digest", r"sha256:[0-9a-f]{64}", "give sha256: and 64 lower-case hexadecimal digits"),
+        "Digest that it is pulled by, whatever its tags say.",
+    )
+    archive: str | None = key(Text("path"), "File in the directory of archives, as `podman save` writes it, in place of a registry.")
+    sha256: str | None = key(Text("SHA-256 digest", r"[0-9a-f]{64}", "give 64 lower-case hexadecimal digits"), "Digest of that file.")
+
+
+_IMAGE = Section(ImageSpec, "image", {"tag": ("digest", "a tag may point to something else tomorrow"), "image": ("name", "the image without a tag")})
+
+
+@dataclass(frozen=True)
+class DifyImagesSpec:
+    """The images of a release."""
+
+    api: ImageSpec | None = key(_IMAGE, "Of api, workers and beat (`langgenius/dify-api`).", required=True)
+    web: ImageSpec | None = key(_IMAGE, "Of the web console (`langgenius/dify-web`).", required=True)
+    plugin_daemon: ImageSpec | None = key(
+        _IMAGE, "Of the plugin daemon (`langgenius/dify-plugin-daemon`, a tag that ends in `-local`).", required=True
+    )
+    sandbox: ImageSpec | None = key(_IMAGE, "Of the sandbox (`langgenius/dify-sandbox`).", required=True)
+    ssrf_proxy: ImageSpec | None = key(_IMAGE, "Of the proxy that the code of users goes out through (`ubuntu/squid`).", required=True)
+
+
+@dataclass(frozen=True)
+class DifySpec:
+    """Dify at a site: its release, and which hosts of the group `dify` run what. Each of them runs a sandbox and its proxy."""
+
+    release: str | None = key(Choice(tuple(RELEASES), "release"), "Release.", required=True)
+    images: DifyImagesSpec | None = key(Section(DifyImagesSpec, "images of Dify"), "The images of the release.", required=True)
+    api: tuple[str, ...] | None = key(ListOf(HOST, 1), "Hosts of the api.", shown="all hosts of the group `dify`")
+    websocket: tuple[str, ...] | None = key(ListOf(HOST, 1), "Hosts of the api's processes for WebSocket.", shown="those of `api`")
+    worker: tuple[str, ...] | None = key(ListOf(HOST, 1), "Hosts of the workers; each runs every pool.", shown="all hosts of the group `dify`")
+    beat: tuple[str, ...] | None = key(ListOf(HOST, 1), "Hosts one of which runs beat.", shown="those of `worker`")
+    plugin_daemon: tuple[str, ...] | None = key(ListOf(HOST, 1), "Hosts one of which runs the plugin daemon.", shown="those of `api`")
+    web: tuple[str, ...] | None = key(ListOf(HOST, 1), "Hosts of the web console.", shown="those of `api`")
+
+
+DIFY_DEFAULT_HOSTS = {"api": "", "websocket": "api", "worker": "", "beat": "worker", "plugin_daemon": "api", "web": "api"}
+"""Services of Dify that are placed, and the one whose hosts they have where they are not; nothing means all hosts of the group."""
+
+
+@dataclass(frozen=True)
 class SiteSpec:
     """A place with hosts, on premises or cloud."""
 
@@ -200,6 +272,22 @@ class SiteSpec:
     external: ExternalSpec | None = key(
         Section(ExternalSpec, "external services", {"postgres": ("postgresql", "the service's full name")}),
         "Data services of others that the site uses instead of its own.",
+    )
+    images: ImagesSpec | None = key(Section(ImagesSpec, "sources of images"), "Where container images come from.")
+    dify: DifySpec | None = key(
+        Section(
+            DifySpec,
+            "Dify",
+            {
+                "version": ("release", "the word for it"),
+                "workers": ("worker", "services have their own names"),
+                "scheduler": ("beat", "services have their own names"),
+                "daemon": ("plugin_daemon", "services have their own names"),
+                "sandbox": (None, "it runs on every host of the group `dify`"),
+                "replicas": (None, "how many processes a host runs is set by the role's variables `dify_api` and `dify_worker_pools`"),
+            },
+        ),
+        "Dify on the hosts of the group `dify`.",
     )
     hosts: Mapping[str, HostSpec] = key(
         MapOf(
