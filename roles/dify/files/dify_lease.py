@@ -1,0 +1,268 @@
+#!/usr/bin/python3
+"""Runs a unit on one host of a site: for as long as this host holds the unit's lease in PostgreSQL, and not a second longer.
+
+The lease is a row with a holder and an end, by the server's clock. The holder asks for more time again and again; it counts its own time, on a
+clock that nobody sets, from before it asked, so that it always believes the end to be earlier than the server does. Where no answer comes it stops
+the unit so early that it is dead, killed if need be, before the end. Whoever else asks gets the lease only after the end.
+
+systemd does what this program cannot do when it is dead or hangs: the unit is bound to this one's (BindsTo=), whose watchdog kills it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+INTERVAL = 5.0
+"""Seconds between two questions."""
+PATIENCE = 4.0
+"""Seconds that an answer may take."""
+STOP = 15.0
+"""Seconds that the unit may take to stop, being killed included; its own time-out is shorter."""
+BACK_OFF = 60.0
+"""Seconds for which a host that could not run the unit leaves it to others."""
+
+CREATE = (
+    "CREATE SCHEMA IF NOT EXISTS sovereign",
+    "CREATE TABLE IF NOT EXISTS sovereign.lease (name text PRIMARY KEY, holder text NOT NULL, ends timestamptz NOT NULL)",
+)
+# The end is computed before the row is waited for, so that it is rather too early than too late.
+RENEW = """
+INSERT INTO sovereign.lease AS l (name, holder, ends) VALUES (%s, %s, clock_timestamp() + make_interval(secs => %s))
+ON CONFLICT (name) DO UPDATE SET holder = EXCLUDED.holder, ends = EXCLUDED.ends WHERE l.holder = EXCLUDED.holder OR l.ends < clock_timestamp()
+RETURNING l.holder
+"""
+RELEASE = "UPDATE sovereign.lease SET ends = clock_timestamp() WHERE name = %s AND holder = %s"
+
+
+class UnknownError(Exception):
+    """Nobody can say who holds the lease."""
+
+
+class Store(Protocol):
+    """Where leases are kept."""
+
+    def renew(self, seconds: float) -> bool:
+        """Ask for the lease, or for more time; tell whether this host holds it now. Raises ``UnknownError``."""
+
+    def release(self) -> None:
+        """Give the lease back. Raises ``UnknownError``."""
+
+
+class Unit(Protocol):
+    """What is run."""
+
+    def start(self) -> None:
+        """Start it, without waiting."""
+
+    def stop(self) -> None:
+        """Stop it, and wait until it is dead."""
+
+    def state(self) -> str:
+        """Give systemd's word for its state."""
+
+
+@dataclass
+class Supervisor:
+    """Brings lease and unit together.
+
+    Attributes:
+        store: Where the lease is kept.
+        unit: What is run.
+        seconds: How long a lease lasts.
+        clock: Seconds of a clock that only goes forward.
+        say: Writes a line into the journal.
+    """
+
+    store: Store
+    unit: Unit
+    seconds: float
+    clock: Callable[[], float] = time.monotonic
+    say: Callable[[str], None] = print
+    until: float | None = field(default=None, init=False)
+    """When the unit has to begin to stop; nothing where this host does not hold the lease."""
+    rests: float = field(default=0.0, init=False)
+    """When this host may ask again."""
+
+    def tick(self) -> None:
+        """Ask once, and act on the answer."""
+        asked = self.clock()
+        if asked < self.rests:
+            return
+        try:
+            held: bool | None = self.store.renew(self.seconds)
+        except UnknownError as error:
+            self.say(f"nobody says who holds the lease: {error}")
+            held = None
+        if held:
+            if self.until is None:
+                self.say(f"this host holds the lease, for {self.seconds:.0f} s at a time")
+                self.unit.start()
+            self.until = asked + self.seconds - STOP - PATIENCE - INTERVAL
+            self._keep_running()
+        elif self.until is not None and (held is False or self.clock() >= self.until):
+            self.say("another host holds the lease" if held is False else "the lease ends, and nobody gives more time")
+            self._end()
+
+    def _keep_running(self) -> None:
+        """Leave the unit to others where it does not run on this host, whatever systemd tries."""
+        if self.unit.state() == "failed":
+            self.say(f"the unit fails on this host; others may have it for {BACK_OFF:.0f} s")
+            self._end()
+            self._release()
+            self.rests = self.clock() + BACK_OFF
+
+    def _end(self) -> None:
+        self.unit.stop()
+        self.until = None
+
+    def _release(self) -> None:
+        try:
+            self.store.release()
+        except UnknownError as error:
+            self.say(f"the lease could not be given back, and ends by itself: {error}")
+
+    def close(self) -> None:
+        """Stop the unit and give the lease back, so that another host has it at once."""
+        held = self.until is not None
+        self._end()
+        if held:
+            self._release()
+
+
+class Postgresql:
+    """Leases in PostgreSQL. Every question has an end: what has no answer by then counts as none, and its connection is closed.
+
+    The server's own time-outs would not do: a commit that waits for its standby and is cancelled is reported as done.
+    """
+
+    def __init__(self, conninfo: str, name: str, holder: str) -> None:
+        """Connect at the first question."""
+        import psycopg2  # the distribution's, on the host
+        from psycopg2 import extensions
+
+        extensions.set_wait_callback(self._wait)
+        self.psycopg2, self.extensions = psycopg2, extensions
+        self.conninfo, self.name, self.holder = conninfo, name, holder
+        self.connection: Any = None
+        self.deadline = 0.0
+
+    def renew(self, seconds: float) -> bool:
+        """Ask for the lease, or for more time."""
+        return self._ask(RENEW, (self.name, self.holder, seconds)) == [(self.holder,)]
+
+    def release(self) -> None:
+        """Give the lease back."""
+        self._ask(RELEASE, (self.name, self.holder))
+
+    def _ask(self, statement: str, values: tuple[object, ...]) -> list[Any]:
+        self.deadline = time.monotonic() + PATIENCE
+        try:
+            return self._execute(statement, values)
+        except self.psycopg2.errors.UndefinedTable:
+            pass
+        except (self.psycopg2.errors.InvalidSchemaName, self.psycopg2.Error, OSError) as error:
+            self._close()
+            raise UnknownError(str(error).strip()) from error
+        try:
+            for create in CREATE:
+                self._execute(create, ())
+            return self._execute(statement, values)
+        except (self.psycopg2.Error, OSError) as error:
+            self._close()
+            raise UnknownError(str(error).strip()) from error
+
+    def _execute(self, statement: str, values: tuple[object, ...]) -> list[Any]:
+        if self.connection is None or self.connection.closed:
+            self.connection = self.psycopg2.connect(self.conninfo)
+            self.connection.autocommit = True
+        with self.connection.cursor() as cursor:
+            cursor.execute(statement, values)
+            return cursor.fetchall() if cursor.description else []
+
+    def _wait(self, connection: Any) -> None:  # noqa: ANN401 - psycopg2 is untyped
+        """Wait for the server, but not for ever."""
+        while (state := connection.poll()) != self.extensions.POLL_OK:
+            left = self.deadline - time.monotonic()
+            reading = [connection] if state == self.extensions.POLL_READ else []
+            writing = [connection] if state == self.extensions.POLL_WRITE else []
+            if left <= 0 or not any(select.select(reading, writing, [], left)):
+                msg = f"no answer in {PATIENCE:.0f} s"
+                raise self.psycopg2.OperationalError(msg)
+
+    def _close(self) -> None:
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None
+
+
+@dataclass(frozen=True)
+class Service:
+    """A unit of systemd."""
+
+    name: str
+
+    def start(self) -> None:
+        """Start it, without waiting."""
+        subprocess.run(["systemctl", "reset-failed", self.name], check=False, capture_output=True)
+        subprocess.run(["systemctl", "start", "--no-block", self.name], check=False)
+
+    def stop(self) -> None:
+        """Stop it, and wait until it is dead."""
+        subprocess.run(["systemctl", "stop", self.name], check=False)
+
+    def state(self) -> str:
+        """Give systemd's word for its state."""
+        return subprocess.run(["systemctl", "is-active", self.name], capture_output=True, text=True, check=False).stdout.strip()
+
+
+def notify(message: str) -> None:
+    """Tell systemd something, if it listens."""
+    if path := os.environ.get("NOTIFY_SOCKET"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+            channel.sendto(message.encode(), "\0" + path[1:] if path.startswith("@") else path)
+
+
+def main() -> int:
+    """Supervise until told to end."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--conninfo", type=Path, required=True, help="file with libpq's connection string")
+    parser.add_argument("--lease", required=True, help="name of the lease")
+    parser.add_argument("--holder", required=True, help="name of this host")
+    parser.add_argument("--seconds", type=float, required=True, help="how long a lease lasts")
+    parser.add_argument("--unit", required=True, help="unit to run")
+    given = parser.parse_args()
+    unit = Service(given.unit)
+    supervisor = Supervisor(
+        Postgresql(given.conninfo.read_text().strip(), given.lease, given.holder),
+        unit,
+        given.seconds,
+        say=lambda line: print(line, flush=True),
+    )
+    ended: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, dummy: ended.append(number))
+    # What an earlier supervisor may have left behind has no lease.
+    unit.stop()
+    notify("READY=1")
+    while not ended:
+        begun = time.monotonic()
+        supervisor.tick()
+        notify(f"WATCHDOG=1\nSTATUS={'holds the lease' if supervisor.until is not None else 'waits for the lease'}")
+        while not ended and (left := begun + INTERVAL - time.monotonic()) > 0:
+            time.sleep(min(left, 0.5))
+    supervisor.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

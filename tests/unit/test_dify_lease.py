@@ -1,0 +1,225 @@
+"""One host of a site runs the unit, whoever dies, hangs, or cannot be reached: never two, on clocks that only go forward."""
+
+from __future__ import annotations
+
+import importlib.util
+import random
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+SOURCE = Path(__file__).resolve().parents[2] / "roles/dify/files/dify_lease.py"
+
+
+def load() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("dify_lease", SOURCE)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    # A dataclass looks its own module up.
+    sys.modules["dify_lease"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+LEASE = load()
+SECONDS = 60.0
+
+
+class World:
+    """Time, the row in PostgreSQL, and who runs."""
+
+    def __init__(self) -> None:
+        """Begin at noon, with nobody."""
+        self.now = 43200.0
+        self.holder, self.ends = "", 0.0
+        self.reachable: set[str] = set()
+        self.running: dict[str, float] = {}
+        """Hosts that run the unit, each with the time at which a stop that was asked for has been done."""
+        self.most = 0
+
+
+class Row:
+    """The lease as one host sees it."""
+
+    def __init__(self, world: World, host: str) -> None:
+        """Look at the world from a host."""
+        self.world, self.host = world, host
+
+    def renew(self, seconds: float) -> bool:
+        """Do what the statement does."""
+        if self.host not in self.world.reachable:
+            # The answer is waited for.
+            self.world.now += LEASE.PATIENCE
+            raise LEASE.UnknownError("no answer")
+        if self.world.holder != self.host and self.world.ends >= self.world.now:
+            return False
+        self.world.holder, self.world.ends = self.host, self.world.now + seconds
+        return True
+
+    def release(self) -> None:
+        """Do what the statement does."""
+        if self.host not in self.world.reachable:
+            raise LEASE.UnknownError("no answer")
+        if self.world.holder == self.host:
+            self.world.ends = self.world.now
+
+
+class Fake:
+    """A unit on one host, that takes its time to stop."""
+
+    def __init__(self, world: World, host: str, stops_in: float = 0.0) -> None:
+        """Be dead."""
+        self.world, self.host, self.stops_in, self.word = world, host, stops_in, "active"
+
+    def start(self) -> None:
+        """Run."""
+        self.world.running[self.host] = float("inf")
+        self.world.most = max(self.world.most, len(self.world.running))
+
+    def stop(self) -> None:
+        """Die in a while."""
+        if self.host in self.world.running:
+            self.world.now += self.stops_in
+            del self.world.running[self.host]
+
+    def state(self) -> str:
+        """Say what was put in the mouth."""
+        return self.word
+
+
+def supervised(world: World, host: str, stops_in: float = 0.0) -> Any:
+    world.reachable.add(host)
+    return LEASE.Supervisor(Row(world, host), Fake(world, host, stops_in), SECONDS, clock=lambda: world.now, say=lambda line: None)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def pass_time(world: World, seconds: float, *hosts: Any) -> None:
+    """Let hosts ask, each every five seconds."""
+    end = world.now + seconds
+    while world.now < end:
+        begun = world.now
+        for host in hosts:
+            host.tick()
+        world.now = max(world.now, begun + LEASE.INTERVAL)
+
+
+def test_one_of_two_runs_it_and_goes_on(world: World) -> None:
+    one, two = supervised(world, "one"), supervised(world, "two")
+    pass_time(world, 600, one, two)
+    assert list(world.running) == ["one"]
+    assert world.most == 1
+
+
+def test_it_moves_when_its_host_dies_and_not_before_the_end(world: World) -> None:
+    one, two = supervised(world, "one"), supervised(world, "two")
+    pass_time(world, 60, one, two)
+    died, ends = world.now, world.ends
+    del world.running["one"]
+    while "two" not in world.running:
+        pass_time(world, LEASE.INTERVAL, two)
+        assert "two" not in world.running or world.now - LEASE.INTERVAL >= ends
+    assert world.now - died <= SECONDS + 2 * LEASE.INTERVAL
+
+
+def test_a_host_that_is_cut_off_has_stopped_before_another_starts(world: World) -> None:
+    one, two = supervised(world, "one", stops_in=LEASE.STOP), supervised(world, "two")
+    pass_time(world, 60, one, two)
+    world.reachable.discard("one")
+    ends = world.ends
+    while "one" in world.running:
+        one.tick()
+        world.now += LEASE.INTERVAL
+    assert world.now - LEASE.INTERVAL <= ends
+    pass_time(world, SECONDS, two)
+    assert list(world.running) == ["two"]
+    assert world.most == 1
+
+
+def test_a_fail_over_that_is_shorter_than_the_lease_moves_and_stops_nothing(world: World) -> None:
+    one, two = supervised(world, "one"), supervised(world, "two")
+    pass_time(world, 60, one, two)
+    world.reachable.clear()
+    begun = world.now
+    while world.now < begun + 25:
+        for host in (one, two):
+            now = world.now
+            host.tick()
+            world.now = now
+        world.now += LEASE.INTERVAL
+    world.reachable |= {"one", "two"}
+    pass_time(world, 60, one, two)
+    assert list(world.running) == ["one"]
+
+
+def test_a_row_that_was_lost_stops_the_unit_at_the_next_question(world: World) -> None:
+    one = supervised(world, "one")
+    pass_time(world, 60, one)
+    world.holder, world.ends = "two", world.now + SECONDS
+    one.tick()
+    assert world.running == {}
+
+
+def test_the_end_of_the_supervisor_hands_over_at_once(world: World) -> None:
+    one, two = supervised(world, "one"), supervised(world, "two")
+    pass_time(world, 60, one, two)
+    one.close()
+    assert world.running == {}
+    world.now += 0.1
+    two.tick()
+    assert list(world.running) == ["two"]
+
+
+def test_a_host_on_which_the_unit_fails_leaves_it_to_others(world: World) -> None:
+    one, two = supervised(world, "one"), supervised(world, "two")
+    pass_time(world, 20, one, two)
+    one.unit.word = "failed"
+    pass_time(world, 30, one, two)
+    assert list(world.running) == ["two"]
+    assert world.most == 1
+
+
+def test_the_time_that_a_stop_takes_fits_into_the_lease_whatever_happens(world: World) -> None:
+    """Hosts die, come back, and are cut off, in any order: never two at a time."""
+    chance = random.Random(5)  # noqa: S311
+    hosts = {name: supervised(world, name, stops_in=chance.uniform(0, LEASE.STOP)) for name in ("one", "two", "three")}
+    alive = set(hosts)
+    for _ in range(3000):
+        name = chance.choice(sorted(hosts))
+        fate = chance.random()
+        if fate < 0.02 and name in alive:
+            alive.discard(name)
+            world.running.pop(name, None)
+        elif fate < 0.05 and name not in alive:
+            alive.add(name)
+            hosts[name] = supervised(world, name, stops_in=chance.uniform(0, LEASE.STOP))
+        elif fate < 0.10:
+            world.reachable ^= {name}
+        begun = world.now
+        spent = 0.0
+        for other in sorted(alive):
+            # Hosts ask beside each other, not one after another.
+            world.now = begun
+            before = set(world.running)
+            hosts[other].tick()
+            if other in before and other not in world.running:
+                assert world.now <= world.ends or world.holder != other, "it ran beyond its lease"
+            spent = max(spent, world.now - begun)
+        world.now = begun + max(LEASE.INTERVAL, spent)
+    assert world.most == 1
+
+
+def test_the_watchdog_is_quicker_than_the_lease() -> None:
+    """Killed after so long, and stopped within its time, the unit is dead before the end; and no question with a stop takes so long."""
+    unit = (SOURCE.parents[1] / "templates/dify_lease@.service.j2").read_text()
+    before_the_end = float(unit.split("WatchdogSec={{ dify_lease_seconds - ")[1].split()[0])
+    shortest = 45
+    assert before_the_end >= LEASE.STOP + LEASE.INTERVAL
+    assert shortest - before_the_end > LEASE.STOP + LEASE.PATIENCE
