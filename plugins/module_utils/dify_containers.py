@@ -90,7 +90,7 @@ class Container:
         command: Command in place of the image's own; empty for that.
         port: Port that it listens at; 0 for none.
         health: Path that answers when it works; empty for none.
-        connections: Requests that it takes at once.
+        places: Requests of users that it is given at once; some that it could take are left for checks and for what Dify asks of itself.
         memory_mb: Memory, in megabytes, above which it is killed.
         supervised: Whether whoever holds the lease starts it, rather than the boot.
         worker: Name by which the broker knows a worker; empty for others.
@@ -103,7 +103,7 @@ class Container:
     command: tuple[str, ...] = ()
     port: int = 0
     health: str = ""
-    connections: int = 0
+    places: int = 0
     memory_mb: int = 512
     supervised: bool = False
     worker: str = ""
@@ -163,7 +163,7 @@ def _containers(site: Site, host: Host, images: Mapping[str, str], settings: Map
     sandbox = _container(site, "sandbox", "dify_sandbox", Service(connections=0), PORTS["sandbox"], images, settings, faults)
     proxy = Container("dify_ssrf_proxy", "ssrf_proxy", images["ssrf_proxy"], {}, memory_mb=512)
     # Every host has the migration's environment; one of them runs it.
-    migration = _container(site, "migration", "dify_migration", Service(connections=0), 0, images, settings, faults)
+    migration = _container(site, "migration", "migration", Service(connections=0), 0, images, settings, faults)
     if faults:
         raise SettingsError(dict.fromkeys(faults))
     return [*found, proxy, sandbox, migration]
@@ -196,7 +196,7 @@ def _container(
         command=tuple(worker_command(pool, worker, values.get("LOG_LEVEL", "INFO"))) if pool else (),
         port=port,
         health=HEALTH.get(service, ""),
-        connections=given.connections,
+        places=max(given.connections - max(given.connections // 5, 2), 1),
         memory_mb=given.memory_mb,
         supervised=service in SUPERVISED,
         worker=worker,

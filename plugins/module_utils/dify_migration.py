@@ -80,8 +80,8 @@ class Migration:
                 break
         if SKIPPED in printed:
             msg = (
-                f"Somebody else has held the lock of Dify's migration for {self.attempts * self.pause:.0f} s. Another run, or one that died: its lock "
-                "in Redis (db_upgrade_lock) ends by itself. Run again."
+                f"Somebody else has held the lock of Dify's migration for {self.attempts * self.pause:.0f} s. Another run, or one that died: "
+                "its lock in Redis (db_upgrade_lock) ends by itself. Run again."
             )
             raise MigrationError(msg)
         lines = "\n".join(printed.strip().splitlines()[-20:])

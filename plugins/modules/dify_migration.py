@@ -48,7 +48,7 @@ EXAMPLES = r"""
 - name: Migrate the database
   sovereign.dify.dify_migration:
     image: docker.io/langgenius/dify-api@sha256:0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0
-    environment_file: /etc/dify/dify_migration.env
+    environment_file: /etc/dify/migration.env
     conninfo_file: /etc/dify/conninfo
 """
 

@@ -39,13 +39,13 @@ def test_a_host_that_runs_everything() -> None:
     pools = [f"dify_worker_{pool['name']}_{number}" for pool in DEFAULTS["dify_worker_pools"] for number in range(1, pool["processes"] + 1)]
     assert list(found) == [
         *("dify_api_1", "dify_api_2", "dify_websocket", *pools, "dify_beat", "dify_web", "dify_plugin_daemon"),
-        *("dify_ssrf_proxy", "dify_sandbox", "dify_migration"),
+        *("dify_ssrf_proxy", "dify_sandbox", "migration"),
     ]
     assert [name for name, item in found.items() if item["supervised"]] == ["dify_beat", "dify_plugin_daemon"]
 
 
 def test_a_host_runs_what_it_is_named_for_and_always_a_sandbox_with_its_proxy() -> None:
-    assert list(listed("web")) == ["dify_web", "dify_ssrf_proxy", "dify_sandbox", "dify_migration"]
+    assert list(listed("web")) == ["dify_web", "dify_ssrf_proxy", "dify_sandbox", "migration"]
 
 
 def test_processes_of_the_api_have_ports_of_their_own() -> None:

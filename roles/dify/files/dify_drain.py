@@ -1,0 +1,61 @@
+#!/usr/bin/python3
+"""Takes a process of the api out of HAProxy's rotation and waits until its requests have ended, or puts it back: for ExecStop= and ExecStartPost=.
+
+Where HAProxy does not run, nobody is sent to the process, and nothing is to do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import socket
+import sys
+import time
+from pathlib import Path
+
+PAUSE = 0.5
+
+
+def ask(path: Path, command: str) -> str:
+    """Give HAProxy's answer to a command of its runtime API."""
+    with socket.socket(socket.AF_UNIX) as channel:
+        channel.settimeout(5)
+        channel.connect(str(path))
+        channel.sendall(command.encode() + b"\n")
+        answer = b""
+        while part := channel.recv(65536):
+            answer += part
+    return answer.decode()
+
+
+def sessions(statistics: str, server: str) -> int:
+    """Count the requests that a server has, in all backends."""
+    rows = csv.DictReader(statistics.lstrip("# ").splitlines())
+    return sum(int(row["scur"] or 0) for row in rows if row["svname"] == server)
+
+
+def main() -> int:
+    """Drain, or put back."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--socket", type=Path, required=True, help="HAProxy's runtime socket")
+    parser.add_argument("--backends", nargs="+", required=True, help="backends that have the server")
+    parser.add_argument("--server", required=True, help="name of the server")
+    parser.add_argument("--ready", action="store_true", help="put it back")
+    parser.add_argument("--timeout", type=float, default=0, help="seconds to wait for its requests")
+    given = parser.parse_args()
+    try:
+        for backend in given.backends:
+            ask(given.socket, f"set server {backend}/{given.server} state {'ready' if given.ready else 'drain'}")
+        deadline = time.monotonic() + given.timeout
+        while not given.ready and (left := sessions(ask(given.socket, "show stat"), given.server)):
+            if time.monotonic() >= deadline:
+                print(f"{left} requests are cut off: they have not ended in {given.timeout:.0f} s", file=sys.stderr)
+                break
+            time.sleep(PAUSE)
+    except OSError as error:
+        print(f"HAProxy is not asked: {error}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

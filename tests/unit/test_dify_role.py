@@ -1,0 +1,214 @@
+"""The role's own variables and templates, rendered by Ansible's engine from a contract: what would be written on a host."""
+
+from __future__ import annotations
+
+import configparser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.load import load
+
+from tests.unit.inventory.cases import HERE
+
+ROLE = Path(__file__).resolve().parents[2] / "roles/dify"
+TEXT = (HERE / "good/dify/cluster.yml").read_text(encoding="utf-8")
+
+
+def trusted(value: Any) -> Any:
+    if isinstance(value, str):
+        return trust_as_template(value)
+    if isinstance(value, dict):
+        return {key: trusted(item) for key, item in value.items()}
+    return [trusted(item) for item in value] if isinstance(value, list) else value
+
+
+class Rendered:
+    """A host's variables, and the files that the role writes there."""
+
+    def __init__(self, state: Path, host: str, **given: Any) -> None:
+        """Take a host of the example, with its contract and what is given on top."""
+        contract = load(TEXT, str(state / "cluster.yml"))
+        variables: dict[str, Any] = {"cluster": contract.cluster, "site": contract.sites["hq"], "node": contract.nodes[host]}
+        for source in ("defaults", "vars"):
+            variables |= trusted(yaml.safe_load((ROLE / source / "main.yml").read_text(encoding="utf-8")))
+        variables |= {
+            "ansible_managed": "managed",
+            "ansible_check_mode": False,
+            "ansible_search_path": [str(ROLE)],
+            "role_path": str(ROLE),
+            **trusted(given),
+        }
+        loader = DataLoader()
+        loader.set_basedir(str(ROLE))
+        self.variables = variables
+        self.templar = Templar(loader=loader, variables=variables)
+        self.files = {item["dest"]: item for item in self.value("{{ __dify_files }}")}
+
+    def value(self, text: str, **more: Any) -> Any:
+        """Template an expression."""
+        if not more:
+            return self.templar.template(trust_as_template(text))
+        return self.templar.copy_with_new_env(available_variables={**self.variables, **more}).template(trust_as_template(text))
+
+    def text(self, dest: str) -> str:
+        """Render one of the files."""
+        item = self.files[dest]
+        if "src" not in item:
+            return str(item["content"])
+        source = (ROLE / "templates" / item["src"]).read_text(encoding="utf-8")
+        rendered = self.templar.copy_with_new_env(available_variables={**self.variables, **item.get("vars", {})})
+        return str(rendered.template(trust_as_template(source), escape_backslashes=False))
+
+    def environment(self, name: str) -> dict[str, str]:
+        """Read an environment as podman does: a line for each, and no quotes."""
+        lines = [line for line in self.text(f"/etc/dify/{name}.env").splitlines() if line and not line.startswith("#")]
+        return dict(line.split("=", 1) for line in lines)
+
+    def quadlet(self, name: str) -> configparser.ConfigParser:
+        """Read a quadlet; of keys that come more than once, the last."""
+        parser = configparser.ConfigParser(strict=False, interpolation=None, delimiters=("=",), comment_prefixes=("#",))
+        parser.optionxform = str  # type: ignore[assignment, method-assign]
+        parser.read_string(self.text(f"/etc/containers/systemd/{name}.container"))
+        return parser
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Rendered:
+    return Rendered(tmp_path_factory.mktemp("state"), "hq-app1")
+
+
+def test_secrets_are_generated_once_and_equal_on_every_host(tmp_path: Path) -> None:
+    one, two = Rendered(tmp_path, "hq-app1"), Rendered(tmp_path, "hq-app2")
+    assert one.environment("dify_api_1")["SECRET_KEY"] == two.environment("dify_api_1")["SECRET_KEY"]
+    assert one.environment("dify_sandbox")["API_KEY"] == two.environment("dify_api_1")["CODE_EXECUTION_API_KEY"]
+    assert len(one.environment("dify_api_1")["INIT_PASSWORD"]) == 30
+    assert one.environment("migration")["MIGRATION_ENABLED"] == "true"
+
+
+def test_every_unit_runs_a_pinned_image_that_is_never_pulled_with_its_own_environment(host: Rendered) -> None:
+    units = host.value("{{ __dify_containers }}")
+    assert len(units) >= 11
+    for unit in units:
+        container = host.quadlet(unit["name"])["Container"]
+        assert "@sha256:" in container["Image"]
+        assert container["Pull"] == "never"
+        assert container["LogDriver"] == "journald"
+        assert container["DropCapability"] == "all"
+        assert int(host.quadlet(unit["name"])["Service"]["MemoryMax"].removesuffix("M")) >= 256
+        if unit["environment"]:
+            assert container["EnvironmentFile"] == f"/etc/dify/{unit['name']}.env"
+            assert host.files[container["EnvironmentFile"]]["mode"] == "0600"
+
+
+def test_what_there_is_one_of_starts_with_its_lease_and_ends_with_it(host: Rendered) -> None:
+    for name in ("beat", "plugin_daemon"):
+        unit = host.quadlet(f"dify_{name}")
+        assert unit["Unit"]["BindsTo"] == f"dify_lease@{name}.service"
+        assert "Install" not in unit
+        assert int(unit["Container"]["StopTimeout"]) < int(unit["Service"]["TimeoutStopSec"]) < 15
+    assert host.quadlet("dify_api_1")["Install"]["WantedBy"] == "multi-user.target"
+    assert host.value("{{ __dify_leases }}") == ["dify_lease@beat.service", "dify_lease@plugin_daemon.service"]
+    lease = host.text("/etc/systemd/system/dify_lease@.service")
+    assert "WatchdogSec=40\n" in lease
+    assert "--unit dify_%i.service" in lease
+
+
+def test_a_host_without_them_asks_for_no_lease(tmp_path: Path) -> None:
+    members = {"api": ["hq-app1"], "websocket": [], "worker": ["hq-app1"], "beat": ["hq-app2"], "plugin_daemon": ["hq-app2"], "web": []}
+    named = {
+        service: [{"name": name, "fqdn": f"{name}.lab.internal", "address": "198.18.1.51"} for name in names] for service, names in members.items()
+    }
+    found = Rendered(tmp_path, "hq-app1", dify_members=named)
+    assert found.value("{{ __dify_leases }}") == []
+    assert found.value("{{ __dify_unwanted_leases }}") == ["dify_lease@beat.service", "dify_lease@plugin_daemon.service"]
+    assert "/etc/containers/systemd/dify_beat.container" not in found.files
+    assert found.value("{{ __dify_migrates }}")
+
+
+def test_a_busy_api_is_late_and_not_dead(host: Rendered) -> None:
+    container = host.quadlet("dify_api_1")["Container"]
+    assert "--max-time 60 " in container["HealthCmd"]
+    assert int(container["HealthTimeout"].removesuffix("s")) > 60
+    assert container["HealthOnFailure"] == "kill"
+    assert "timeout check 30s" in host.text("/etc/dify/haproxy.cfg")
+
+
+def test_a_worker_is_not_killed_because_its_broker_is_away(host: Rendered) -> None:
+    container = host.quadlet("dify_worker_workflow_1")["Container"]
+    assert container["HealthOnFailure"] == "none"
+    assert container["Entrypoint"] == "celery"
+    assert container["Exec"].endswith("task.create_missing_queue_type=quorum task.default_queue_type=quorum")
+    # A warm shutdown: tasks end.
+    assert int(container["StopTimeout"]) >= 120
+
+
+def test_the_sandbox_is_in_a_network_of_its_own_and_finds_the_proxy_there(host: Rendered) -> None:
+    container = host.quadlet("dify_sandbox")["Container"]
+    assert (container["Network"], container["IP"]) == ("dify_sandbox.network", "10.89.77.2")
+    network = host.text("/etc/containers/systemd/dify_sandbox.network")
+    assert "Internal=true" in network
+    assert "Gateway=10.89.77.1" in network
+    assert host.environment("dify_sandbox")["HTTPS_PROXY"] == "http://10.89.77.1:3128"
+    assert host.environment("dify_api_1")["CODE_EXECUTION_ENDPOINT"] == "http://10.89.77.2:8194"
+
+
+def test_the_proxy_allows_what_is_named_and_denies_the_rest(host: Rendered, tmp_path: Path) -> None:
+    lines = [line for line in host.text("/etc/dify/squid.conf").splitlines() if line.startswith(("acl", "http_access"))]
+    assert lines == [
+        "acl asked_by_dify src 127.0.0.1/32 ::1/128 10.89.77.0/29",
+        "acl endpoint_1 dstdomain ai.hq.lab.internal",
+        "acl endpoint_1_port port 443",
+        "http_access allow asked_by_dify endpoint_1 endpoint_1_port",
+        "http_access deny all",
+    ]
+    found = Rendered(tmp_path, "hq-app1", dify_allowed_endpoints=[{"host": "10.1.0.0/16", "port": 8443}])
+    assert "acl endpoint_1 dst 10.1.0.0/16" in found.text("/etc/dify/squid.conf")
+    former, latter = (item.text("/etc/dify/dify_ssrf_proxy.also") for item in (host, found))
+    assert former != latter, "a change of its rules restarts the proxy"
+
+
+def test_the_proxy_of_a_host_serves_its_processes_and_finds_all_of_the_site(host: Rendered) -> None:
+    text = host.text("/etc/dify/haproxy.cfg")
+    assert "server dify_api_1 127.0.0.1:5101 check inter 5s fastinter 1s fall 3 rise 1 maxconn 12" in text
+    assert "server dify_api_1 127.0.0.1:5101 track api/dify_api_1" in text
+    assert text.count("hq-app2 198.18.1.52:9441 ssl verify required") == 1
+    assert text.count("hq-app2 198.18.1.52:9444 ssl verify required") == 1
+    assert "hq-gw1 198.18.1.11:8443 ssl verify required" in text
+    assert text.count("bind 198.18.1.51:") == text.count("ca-file /etc/sovereign/pki/ca.crt verify required alpn http/1.1") == 5
+    assert "Retry-After" in text
+    assert "{{" not in text
+    assert "{%" not in text
+
+
+def test_the_supervisor_reaches_postgresql_as_dify_does(host: Rendered) -> None:
+    conninfo = host.text("/etc/dify/conninfo")
+    assert conninfo.startswith("host='127.0.0.1' port='5432' dbname='dify' user='dify' password='")
+    assert "sslmode='verify-full' sslrootcert='/etc/sovereign/pki/ca.crt'" in conninfo
+    assert "hostaddr" not in conninfo
+    assert host.files["/etc/dify/conninfo"]["mode"] == "0600"
+
+
+def test_the_roles_defaults_fit_the_connections_that_patroni_admits(host: Rendered) -> None:
+    budget = host.value("{{ __dify_host | sovereign.dify.dify_connections(dify_members) }}")
+    patroni = yaml.safe_load((ROLE.parent / "patroni/defaults/main.yml").read_text(encoding="utf-8"))
+    assert sum(budget.values()) <= patroni["patroni_max_connections"], budget
+    # A stream holds one connection while it needs up to two more: with fewer for each, streams wait for each other, for ever.
+    (api,) = host.value("{{ __dify_containers | selectattr('service', 'eq', 'api') }}")
+    given = host.value("{{ dify_api }}")
+    assert 3 * api["places"] <= given["pool_size"] + given["max_overflow"]
+
+
+def test_faults_are_told_in_sentences(tmp_path: Path) -> None:
+    found = Rendered(tmp_path, "hq-app1", dify_lease_seconds=20)
+    assert "at least 45" in " ".join(found.value("{{ __dify_faults | select | list }}"))
+
+
+def test_ports_are_opened_to_those_who_come_and_nobody_else(host: Rendered) -> None:
+    rules = host.value("{{ __dify_firewall_rules }}")
+    assert (rules[0]["chain"], rules[0]["ports"]) == ("input", [9441, 9442, 9443, 9444, 9446])
+    assert rules[0]["peers"] == ["198.18.1.11", "198.18.1.51", "198.18.1.52"]
+    assert all(rule["peers"] for rule in rules)

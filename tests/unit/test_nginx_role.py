@@ -1,0 +1,65 @@
+"""Routes of the entry, rendered by Ansible's engine from a contract."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.load import load
+
+from tests.unit.inventory.cases import EXAMPLE, HERE
+from tests.unit.test_dify_role import trusted
+
+ROLE = Path(__file__).resolve().parents[2] / "roles/nginx"
+DIFY = (HERE / "good/dify/cluster.yml").read_text(encoding="utf-8")
+
+
+def value(cluster: str, text: str) -> Any:
+    contract = load(cluster, "/somewhere/cluster.yml")
+    variables: dict[str, Any] = {"cluster": contract.cluster, "site": contract.sites["hq"], "node": contract.nodes["hq-gw1"]}
+    for source in ("defaults", "vars"):
+        variables |= trusted(yaml.safe_load((ROLE / source / "main.yml").read_text(encoding="utf-8")))
+    return Templar(loader=DataLoader(), variables=variables).template(trust_as_template(text))
+
+
+def routes(cluster: str) -> dict[str, str]:
+    return {location["path"]: location["upstream"] for location in value(cluster, "{{ nginx_locations }}")}
+
+
+def test_without_dify_models_have_the_whole_of_v1() -> None:
+    assert routes(EXAMPLE) == {"/v1/": "model_gateway"}
+    assert list(value(EXAMPLE, "{{ nginx_upstreams }}")) == ["model_gateway"]
+
+
+def test_with_dify_each_path_has_its_service_and_models_keep_theirs() -> None:
+    assert routes(DIFY) == {
+        **dict.fromkeys(("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/models"), "model_gateway"),
+        **dict.fromkeys(("/console/api", "/api", "/v1", "/openapi", "/files", "/mcp", "/triggers"), "dify_api"),
+        "/socket.io/": "dify_websocket",
+        "/e/": "dify_plugin_daemon",
+        "/": "dify_web",
+    }
+
+
+def test_the_gateways_paths_are_those_that_the_gateway_serves() -> None:
+    gateway = yaml.safe_load((ROLE.parent / "model_gateway/vars/main.yml").read_text(encoding="utf-8"))
+    ours = yaml.safe_load((ROLE / "vars/main.yml").read_text(encoding="utf-8"))["__nginx_model_paths"]
+    assert sorted(ours) == sorted([*gateway["__model_gateway_paths"], "/v1/models"])
+
+
+def test_dify_is_asked_with_mutual_tls_and_sockets_stay_with_one_server() -> None:
+    upstreams = value(DIFY, "{{ nginx_upstreams }}")
+    assert upstreams["dify_api"] == {
+        "servers": [{"address": "198.18.1.51", "port": 9441}, {"address": "198.18.1.52", "port": 9441}],
+        "tls_name": "dify.hq.lab.internal",
+        "sticky": False,
+    }
+    assert [name for name, upstream in upstreams.items() if upstream.get("sticky")] == ["dify_websocket"]
+    (socket,) = [location for location in value(DIFY, "{{ nginx_locations }}") if location["upstream"] == "dify_websocket"]
+    assert socket["websocket"] is True
+    ports = yaml.safe_load((ROLE.parent / "dify/vars/main.yml").read_text(encoding="utf-8"))["__dify_ports"]
+    assert upstreams["dify_plugin_daemon"]["servers"][0]["port"] == ports["webhooks_tls"]
+    assert (ports["api_tls"], ports["websocket_tls"], ports["web_tls"]) == (9441, 9442, 9443)
