@@ -88,7 +88,10 @@ def validate(tenant: str, provider: str, model: str, model_type: str, credential
     """
     plugin, name = split_provider(provider)
     data = {"provider": name, "model_type": model_type, "model": model, "credentials": credentials}
-    results = list(dispatch(tenant, "model/validate_model_credentials", plugin, data))
+    try:
+        results = list(dispatch(tenant, "model/validate_model_credentials", plugin, data))
+    except ApiError as error:
+        raise ApiError(400, "invalid_param", str(error)) from error
     if not results or not results[0].get("result"):
         raise ApiError(400, "invalid_param", "credentials validation failed")
 

@@ -14,7 +14,7 @@ import time
 from datetime import timedelta
 from typing import Any
 
-from celery import Celery
+from celery import Celery, current_task
 
 from . import database, workflow
 from .services import Services
@@ -95,8 +95,16 @@ class Tasks:
         if SETTINGS.CELERY_BACKEND == "redis":
             self.celery.conf.update(result_backend_transport_options=transport_options())
         self.celery.set_default()
-        self.work = self.celery.task(self._work, name=WORK_TASK, bind=True)
-        self.run_workflow = self.celery.task(self._run_workflow, name=WORKFLOW_TASK, bind=True, queue=WORKFLOW_QUEUE)
+
+        # Functions, not methods: Celery takes a method's `self` for an argument.
+        def work(seconds: float, name: str = "work", sender: str = "") -> None:
+            self._work(seconds, f"{name} of {sender}" if sender else name)
+
+        def run_workflow(parameters: str) -> None:
+            self._run_workflow(json.loads(parameters))
+
+        self.work = self.celery.task(work, name=WORK_TASK)
+        self.run_workflow = self.celery.task(run_workflow, name=WORKFLOW_TASK, queue=WORKFLOW_QUEUE)
 
     def enqueue(self, queue: str, seconds: float) -> str:
         """Send a task that takes a time, and return its id."""
@@ -111,21 +119,21 @@ class Tasks:
         parameters = json.dumps({"run_id": run_id, "app_id": app["id"], "inputs": inputs})
         self.run_workflow.apply_async(args=[parameters], task_id=run_id)
 
-    def _work(self, task: Any, seconds: float, name: str = "work", sender: str = "") -> None:
-        self.ledger.started(task.request.id, task.request.delivery_info["routing_key"], name if not sender else f"{name} of {sender}")
+    def _work(self, seconds: float, name: str) -> None:
+        asked = current_task.request
+        self.ledger.started(asked.id, asked.delivery_info["routing_key"], name)
         time.sleep(seconds)
-        self.ledger.finished(task.request.id)
+        self.ledger.finished(asked.id)
 
-    def _run_workflow(self, task: Any, parameters: str) -> None:
-        wanted = json.loads(parameters)
-        self.ledger.started(task.request.id, WORKFLOW_QUEUE, "workflow")
+    def _run_workflow(self, wanted: Json) -> None:
+        self.ledger.started(wanted["run_id"], WORKFLOW_QUEUE, "workflow")
         with self.services.engine.connect() as connection:
             app = database.first(connection, "SELECT * FROM apps WHERE id = :id", id=wanted["app_id"])
         if app is None:
             raise ValueError(f"App not found: {wanted['app_id']}")
         emit = functools.partial(self.services.bus.publish, workflow.topic(wanted["run_id"]))
         workflow.Run(self.services, wanted["run_id"], app, wanted["inputs"], emit).execute()
-        self.ledger.finished(task.request.id)
+        self.ledger.finished(wanted["run_id"])
 
 
 def schedule() -> dict[str, Json]:
