@@ -26,6 +26,7 @@ import yaml
 from lab.standins.dify import build
 from lab.standins.dify.api.dify_standin import settings
 from lab.standins.dify.sandbox import server as sandbox
+from lab.substrate import docker
 
 STANDIN = Path(build.__file__).parent
 
@@ -225,7 +226,7 @@ def test_archives_are_made_again_when_what_they_are_made_of_changes(tmp_path: Pa
 
 def test_nothing_is_built_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "ARCHIVES", tmp_path)
-    monkeypatch.setattr(build.docker, "answers", lambda: pytest.fail("asked Docker although all is there"))
+    monkeypatch.setattr(docker, "answers", lambda: pytest.fail("asked Docker although all is there"))
     (tmp_path / build.STAMP).write_text(build.recipe())
     assert build.prepare() is None
 

@@ -193,7 +193,7 @@ class Chat:
             with self.services.engine.connect() as connection:
                 database.select(connection, "SELECT name FROM conversations WHERE id = :id", id=self.conversation)
                 prompt = [{"role": "user", "content": f"Name this conversation in five words: {self.query[:200]}"}]
-                name = "".join(self.model.ask(prompt, max_tokens=16)).strip()[:75] or DEFAULT_NAME
+                name = "".join(self.model.ask(prompt, max_tokens=8)).strip()[:75] or DEFAULT_NAME
                 database.execute(connection, "UPDATE conversations SET name = :name WHERE id = :id", name=name, id=self.conversation)
                 connection.commit()
         except Exception:
