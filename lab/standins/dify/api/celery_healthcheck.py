@@ -2,7 +2,6 @@
 
 from celery import Celery
 from dify_standin.settings import SETTINGS
-from dify_standin.tasks import transport_options
 
 celery = Celery(broker=SETTINGS.CELERY_BROKER_URL)
-celery.conf.update(broker_transport_options=transport_options())
+celery.conf.update(broker_transport_options=SETTINGS.transport_options)

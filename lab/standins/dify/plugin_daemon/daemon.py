@@ -21,6 +21,7 @@ import sys  # noqa: E402
 import time  # noqa: E402
 import uuid  # noqa: E402
 import zipfile  # noqa: E402
+from collections import defaultdict  # noqa: E402
 from collections.abc import Iterator, Mapping  # noqa: E402
 from datetime import UTC, datetime  # noqa: E402
 from pathlib import Path  # noqa: E402
@@ -207,7 +208,7 @@ class Daemon:
         self.packages = Packages(environ)
         self.client = httpx.Client(limits=httpx.Limits(max_connections=None), timeout=int(environ.get("PLUGIN_MAX_EXECUTION_TIMEOUT", "600")))
         self.running: dict[str, Json] = {}
-        self.tasks: dict[str, Json] = {}
+        self.tasks: defaultdict[str, dict[str, Json]] = defaultdict(dict)
         self.counters = {"requests": 0, "streams": 0, "failures": 0}
         for row in self._rows("SELECT DISTINCT plugin_unique_identifier FROM plugin_installations"):
             name = row["plugin_unique_identifier"]
@@ -225,9 +226,10 @@ class Daemon:
             ("GET", "/metrics"): self.metrics,
             ("GET", "/metrics/"): self.metrics,
             ("GET", f"{manage}/models"): self.models,
-            ("GET", f"{manage}/list"): self.list,
+            ("GET", f"{manage}/list"): self.list_plugins,
             ("POST", f"{manage}/install/upload/package"): self.upload,
             ("POST", f"{manage}/install/identifiers"): self.install,
+            ("GET", f"{manage}/install/tasks"): lambda tenant: self._data(list(self.tasks[tenant].values())),
             ("GET", f"{manage}/install/tasks/<task_id>"): self.task,
             ("POST", f"{dispatch}/model/validate_model_credentials"): lambda tenant: self.stream(tenant, self.validate),
             ("POST", f"{dispatch}/model/schema"): lambda tenant: self.stream(tenant, self.schema),
@@ -260,7 +262,7 @@ class Daemon:
         """Return the providers of a tenant's plugins."""
         return self._data([self._entity(tenant, row) for row in self._installed(tenant) if row["plugin_unique_identifier"] in self.running])
 
-    def list(self, tenant: str) -> Any:
+    def list_plugins(self, tenant: str) -> Any:
         """Return a tenant's plugins."""
         found = [
             {
@@ -295,8 +297,10 @@ class Daemon:
             except LookupError as error:
                 raise DaemonError("PluginDaemonNotFoundError", str(error)) from error
             with self.engine.begin() as connection:
-                statement = """INSERT INTO plugin_installations (id, tenant_id, plugin_unique_identifier) VALUES (:id, :tenant, :name)
-                    ON CONFLICT (tenant_id, plugin_unique_identifier) DO NOTHING"""
+                # A plugin is installed once: another version of it takes its place.
+                older = "DELETE FROM plugin_installations WHERE tenant_id = :tenant AND split_part(plugin_unique_identifier, ':', 1) = :plugin"
+                connection.execute(sa.text(older), {"tenant": tenant, "plugin": name.partition(":")[0]})
+                statement = """INSERT INTO plugin_installations (id, tenant_id, plugin_unique_identifier) VALUES (:id, :tenant, :name)"""
                 connection.execute(sa.text(statement), {"id": str(uuid.uuid4()), "tenant": tenant, "name": name})
             plugins.append(
                 {"plugin_unique_identifier": name, "plugin_id": name.partition(":")[0], "status": "success", "message": "", "icon": "", "labels": {}}
@@ -308,14 +312,14 @@ class Daemon:
             "completed_plugins": len(plugins),
             "plugins": plugins,
         }
-        self.tasks[task["id"]] = task
+        self.tasks[tenant][task["id"]] = task
         return self._data({"all_installed": False, "task_id": task["id"], "task": task})
 
     def task(self, tenant: str, task_id: str) -> Any:
         """Return how an installation went."""
-        if task_id not in self.tasks:
-            raise DaemonError("PluginDaemonNotFoundError", f"task {task_id} not found for {tenant}")
-        return self._data(self.tasks[task_id])
+        if task_id not in self.tasks[tenant]:
+            raise DaemonError("PluginDaemonNotFoundError", f"task {task_id} not found")
+        return self._data(self.tasks[tenant][task_id])
 
     def stream(self, tenant: str, work: Any) -> Any:
         """Answer with what a plugin yields, an event each; a failure is an event, too."""

@@ -158,10 +158,14 @@ class Accounts:
 
     def workspaces(self) -> Any:
         """GET /console/api/workspaces."""
+        return {"workspaces": [self.workspace()]}
+
+    def workspace(self) -> Any:
+        """POST /console/api/workspaces/current: it only reads."""
         with self.services.engine.connect() as connection:
             tenant = database.first(connection, "SELECT * FROM tenants WHERE id = :id", id=g.account["tenant_id"]) or {}
         shown = {"id": tenant["id"], "name": tenant["name"], "plan": "sandbox", "status": "normal", "current": True}
-        return {"workspaces": [shown | {"created_at": database.timestamp(tenant["created_at"])}]}
+        return shown | {"created_at": database.timestamp(tenant["created_at"])}
 
     def rename_workspace(self) -> Any:
         """POST /console/api/workspaces/info."""

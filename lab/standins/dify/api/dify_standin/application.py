@@ -104,13 +104,14 @@ def _console(app: Any, services: Services, accounts: Accounts) -> None:
     _add(app, "/console/api/refresh-token", POST=accounts.refresh)
     _add(app, "/console/api/account/profile", GET=guarded(accounts.profile))
     _add(app, "/console/api/workspaces", GET=guarded(accounts.workspaces))
+    _add(app, "/console/api/workspaces/current", POST=guarded(accounts.workspace))
     _add(app, "/console/api/workspaces/info", POST=guarded(accounts.rename_workspace))
 
     models, current = Models(services), "/console/api/workspaces/current"
     # A provider's name has slashes in it.
     provider = f"{current}/model-providers/<path:provider>/models"
     _add(app, f"{current}/model-providers", GET=guarded(models.providers))
-    _add(app, provider, GET=guarded(models.models), DELETE=guarded(models.delete_model))
+    _add(app, provider, GET=guarded(models.models), POST=guarded(models.save_model), DELETE=guarded(models.delete_model))
     _add(
         app,
         f"{provider}/credentials",
@@ -127,6 +128,7 @@ def _console(app: Any, services: Services, accounts: Accounts) -> None:
     _add(app, f"{current}/plugin/list", GET=guarded(apps.plugins))
     _add(app, f"{current}/plugin/upload/pkg", POST=guarded(apps.upload_plugin))
     _add(app, f"{current}/plugin/install/pkg", POST=guarded(apps.install_plugins))
+    _add(app, f"{current}/plugin/tasks", GET=guarded(apps.plugin_tasks))
     _add(app, f"{current}/plugin/tasks/<task_id>", GET=guarded(apps.plugin_task))
     _add(app, "/console/api/apps", GET=guarded(apps.list_apps), POST=guarded(apps.create_app))
     _add(app, one, GET=guarded(apps.get_app), DELETE=guarded(apps.delete_app))

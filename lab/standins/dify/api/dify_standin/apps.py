@@ -174,6 +174,10 @@ class Apps:
         data = {"plugin_unique_identifiers": wanted, "source": "package", "metas": [{} for _ in wanted]}
         return daemon.manage("POST", g.account["tenant_id"], "install/identifiers", json=data)
 
+    def plugin_tasks(self) -> Any:
+        """GET workspaces/current/plugin/tasks."""
+        return {"tasks": daemon.manage("GET", g.account["tenant_id"], "install/tasks", params={"page": 1, "page_size": 256})}
+
     def plugin_task(self, task_id: str) -> Any:
         """GET workspaces/current/plugin/tasks/ID."""
         return {"task": daemon.manage("GET", g.account["tenant_id"], f"install/tasks/{task_id}")}

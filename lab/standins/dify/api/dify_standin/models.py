@@ -50,6 +50,14 @@ class Models:
         """GET model-providers/PROVIDER/models."""
         return {"data": [self._model(row) for row in self._rows(provider)]}
 
+    def save_model(self, provider: str) -> Any:
+        """POST model-providers/PROVIDER/models: choose the credential that a model uses; there is one, so this only checks it."""
+        body = payload()
+        self._model_of(body)
+        if body.get("config_from") == "custom-model" and body.get("credential_id") not in {row["id"] for row in self._rows(provider)}:
+            raise ApiError(400, "invalid_param", "credential_id is required when configuring a custom-model")
+        return {"result": "success"}
+
     def delete_model(self, provider: str) -> Any:
         """DELETE model-providers/PROVIDER/models."""
         model, model_type = self._model_of(payload())

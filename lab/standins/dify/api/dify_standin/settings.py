@@ -177,6 +177,17 @@ class Settings:
         return (self.CELERY_BROKER_URL or None) if self.CELERY_BACKEND == "redis" else None
 
     @property
+    def transport_options(self) -> dict[str, Any]:
+        """Options of the way to the broker: Sentinel, where a Redis broker is found by it, and the prefix of keys."""
+        options: dict[str, Any] = {}
+        if self.CELERY_USE_SENTINEL:
+            sentinel = {"socket_timeout": self.CELERY_SENTINEL_SOCKET_TIMEOUT, "password": self.CELERY_SENTINEL_PASSWORD or None}
+            options = {"master_name": self.CELERY_SENTINEL_MASTER_NAME, "sentinel_kwargs": sentinel}
+        if self.REDIS_KEY_PREFIX:
+            options["global_keyprefix"] = f"{self.REDIS_KEY_PREFIX}:"
+        return options
+
+    @property
     def event_bus_url(self) -> str:
         """Where events between workers and api go: EVENT_BUS_REDIS_URL, else REDIS_HOST:REDIS_PORT; never Sentinel."""
         if self.EVENT_BUS_REDIS_URL.strip():

@@ -27,19 +27,6 @@ WORK_TASK = "tasks.standin.work"
 TICK_SECONDS = 5
 
 
-def transport_options() -> Json:
-    """Return the options of the way to the broker: Sentinel, where a Redis broker is found by it, and the prefix of keys."""
-    options: Json = {}
-    if SETTINGS.CELERY_USE_SENTINEL:
-        options = {
-            "master_name": SETTINGS.CELERY_SENTINEL_MASTER_NAME,
-            "sentinel_kwargs": {"socket_timeout": SETTINGS.CELERY_SENTINEL_SOCKET_TIMEOUT, "password": SETTINGS.CELERY_SENTINEL_PASSWORD or None},
-        }
-    if SETTINGS.REDIS_KEY_PREFIX:
-        options["global_keyprefix"] = f"{SETTINGS.REDIS_KEY_PREFIX}:"
-    return options
-
-
 class Ledger:
     """The rows of tasks."""
 
@@ -85,7 +72,7 @@ class Tasks:
         self.celery: Any = Celery("app", broker=SETTINGS.CELERY_BROKER_URL or None, backend=SETTINGS.CELERY_BACKEND)
         self.celery.conf.update(
             result_backend=SETTINGS.celery_result_backend,
-            broker_transport_options=transport_options(),
+            broker_transport_options=SETTINGS.transport_options,
             broker_connection_retry_on_startup=True,
             worker_hijack_root_logger=False,
             timezone="UTC",
@@ -93,7 +80,7 @@ class Tasks:
             beat_schedule=schedule(),
         )
         if SETTINGS.CELERY_BACKEND == "redis":
-            self.celery.conf.update(result_backend_transport_options=transport_options())
+            self.celery.conf.update(result_backend_transport_options=SETTINGS.transport_options)
         self.celery.set_default()
 
         # Functions, not methods: Celery takes a method's `self` for an argument.
