@@ -89,11 +89,11 @@ def _prepare_suite(suite: str) -> list[str]:
 
     program = PROGRAM.read_text()
     recipe = digest(suite, program, *BASE_PACKAGES, *surroundings)
-    if _recipe_of(suite) != recipe:
+    if recipe_of(suite) != recipe:
         say(f"{suite}: making a bare host from {source or 'packages'}")
         settings = {
             "packages": BASE_PACKAGES,
-            "sources": _source_lines(suite),
+            "sources": source_lines(suite),
             "certificates": {f"outer-{digest(pem)[:12]}": pem for pem in certificates},
             "proxies": proxies,
         }
@@ -108,7 +108,7 @@ def _prepare_suite(suite: str) -> list[str]:
         tag = f"{suite}-{layer}"
         packages = sorted({package for packages in roles.values() for package in packages})
         recipe = digest(recipe, *packages)
-        if _recipe_of(tag) != recipe:
+        if recipe_of(tag) != recipe:
             say(f"{suite}: adding the packages of {', '.join(roles)}")
             with _container(tag, f"{REPOSITORY}:{below}") as name:
                 _make(name, "packages", {"packages": packages, "proxies": proxies}, tag, recipe)
@@ -143,7 +143,8 @@ def _either_case(name: str) -> str:
     return os.environ.get(name) or os.environ.get(name.upper()) or ""
 
 
-def _source_lines(suite: str) -> list[str]:
+def source_lines(suite: str) -> list[str]:
+    """Return the lines of apt's list of sources for a suite."""
     return [
         f"deb {MIRROR} {suite} main",
         f"deb {MIRROR} {suite}-updates main",
@@ -151,7 +152,7 @@ def _source_lines(suite: str) -> list[str]:
     ]
 
 
-def _recipe_of(tag: str) -> str:
+def recipe_of(tag: str) -> str:
     """Return the recipe that an image was made by, or nothing where there is no such image."""
     template = f'{{{{ index .Config.Labels "{RECIPE_LABEL}" }}}}'
     asked = subprocess.run(
@@ -174,7 +175,7 @@ def _root_from_packages(suite: str) -> str:
         tar = Path(directory) / f"{suite}.tar"
         dpkg_option = "--dpkgopt=force-unsafe-io"
         include = f"--include={','.join(BASE_PACKAGES)}"
-        run(["mmdebstrap", "--variant=minbase", dpkg_option, include, suite, tar, *_source_lines(suite)])
+        run(["mmdebstrap", "--variant=minbase", dpkg_option, include, suite, tar, *source_lines(suite)])
         return run(["docker", "import", tar]).strip()
 
 
@@ -184,7 +185,7 @@ def _install_python(container: str, suite: str, proxies: dict[str, str]) -> None
     install = "apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends python3"
     variables = [word for name in proxies for word in ("--env", name)]
     command = ["docker", "exec", "--interactive", *variables, container, "sh", "-c", f"{sources} && {install}"]
-    run(command, env=proxies, stdin="".join(f"{line}\n" for line in _source_lines(suite)))
+    run(command, env=proxies, stdin="".join(f"{line}\n" for line in source_lines(suite)))
 
 
 def _make(container: str, part: str, settings: Mapping[str, object], tag: str, recipe: str) -> None:

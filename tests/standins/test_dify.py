@@ -1,0 +1,305 @@
+"""Dify's contract, and Dify's traps, on the stand-in's images."""
+
+from __future__ import annotations
+
+import functools
+import json
+import threading
+import time
+from typing import Any
+
+import pytest
+import requests
+
+from .conftest import (
+    API,
+    NAME,
+    NEXT_API,
+    PROVIDER,
+    QUORUM,
+    SQUID,
+    WEB,
+    Console,
+    Container,
+    Dify,
+    docker,
+    events,
+    login,
+    set_up,
+    start_daemon,
+    stream,
+    until,
+)
+
+Platform = tuple[Dify, Container, Console]
+CHAT = "chat-messages"
+FLOW = "workflows/run"
+WORKFLOWS = "workflow_based_app_execution"
+
+
+def run_apart(*streams: Any) -> list[threading.Thread]:
+    """Read streams in threads of their own."""
+    threads = [threading.Thread(target=lambda lines=lines: list(lines), daemon=True) for lines in streams]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def test_chat_comes_token_by_token(platform: Platform) -> None:
+    _, api, console = platform
+    lines = list(stream(api, CHAT, console.chat_key(10), query="Hello"))
+    told = events(iter(lines))
+    assert [event["event"] for event in told] == ["message"] * 10 + ["message_end"]
+    assert lines[0][0] < lines[-1][0] / 2
+    conversation = told[0]["conversation_id"]
+    assert [event["conversation_id"] for event in told] == [conversation] * 11
+    body = {"query": "And again", "inputs": {}, "user": "u", "conversation_id": conversation}
+    answer = requests.post(f"{api.url(5001)}/v1/{CHAT}", json=body, headers={"Authorization": f"Bearer {console.chat_key()}"}, timeout=30)
+    assert answer.status_code == 404, "another application's conversation"
+
+
+def test_a_model_that_the_endpoint_refuses_is_not_registered(platform: Platform) -> None:
+    _, _, console = platform
+    credentials = {"endpoint_url": f"http://{NAME}-model:8000/v1", "api_key": "x"}
+    path = f"workspaces/current/model-providers/{PROVIDER}/models"
+    answer = console.ask("POST", f"{path}/credentials", 400, json={"model": "other", "model_type": "llm", "credentials": credentials})
+    assert "404" in answer["message"]
+    assert [model["model"] for model in console.ask("GET", path)["data"]] == ["assistant"]
+    shown = console.ask("GET", f"{path}/credentials", params={"model": "assistant", "model_type": "llm"})["credentials"]
+    assert shown["api_key"] == "sk-sec" + "*" * 12 + "ts"
+
+
+def test_a_stream_takes_three_connections_and_without_a_name_two(platform: Platform) -> None:
+    dify, api, console = platform
+    key = console.chat_key(20)
+    statement = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{dify.environment['DB_DATABASE']}' AND state = 'idle in transaction'"  # noqa: S608
+    for naming, wanted in ((True, 3), (False, 2)):
+        threads = run_apart(*(stream(api, CHAT, key, query="Hello", auto_generate_name=naming) for _ in range(4)))
+        time.sleep(0.6)
+        assert dify.sql(statement) == [[str(4 * wanted)]]
+        for thread in threads:
+            thread.join()
+        assert dify.sql(statement) == [["0"]]
+
+
+def test_a_small_pool_fails_under_streams_that_wait_for_each_other(platform: Platform) -> None:
+    dify, _, console = platform
+    small = dify.api(SQLALCHEMY_POOL_SIZE="4", SQLALCHEMY_MAX_OVERFLOW="0", SQLALCHEMY_POOL_TIMEOUT="3")
+    key = console.chat_key()
+    found: list[str] = []
+    threads = [threading.Thread(target=lambda: found.append(events(stream(small, CHAT, key, query="Hello"))[-1]["event"])) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == ["error"] * 4
+    assert "QueuePool limit of size 4" in small.logs()
+    assert events(stream(small, CHAT, key, query="Hello"))[-1]["event"] == "message_end", "it recovers"
+
+
+def test_health_queues_behind_streams(platform: Platform) -> None:
+    dify, _, console = platform
+    narrow = dify.api(SERVER_WORKER_CONNECTIONS="2")
+    key = console.chat_key(40)
+    threads = run_apart(*(stream(narrow, CHAT, key, query="Hello") for _ in range(2)))
+    time.sleep(0.5)
+    started = time.monotonic()
+    assert requests.get(f"{narrow.url(5001)}/health", timeout=30).ok
+    assert time.monotonic() - started > 2
+    for thread in threads:
+        thread.join()
+
+
+def test_workflow_goes_over_quorum_queue_and_event_bus(platform: Platform) -> None:
+    dify, api, console = platform
+    dify.worker(WORKFLOWS, *QUORUM)
+    told = [event["event"] for event in events(stream(api, FLOW, console.workflow_key(), inputs={"query": "hush"}))]
+    assert told[0] == "workflow_started"
+    assert told.count("text_chunk") == 4
+    assert told[-1] == "workflow_finished"
+    queues = docker("exec", f"{NAME}-rabbitmq", "rabbitmqctl", "--quiet", "list_queues", "-p", dify.environment["DB_DATABASE"], "name", "type")
+    assert any(line.split() == [WORKFLOWS, "quorum"] for line in queues.splitlines()), queues
+    [[unfinished]] = dify.sql("SELECT count(*) FROM standin_tasks WHERE finished_at IS NULL")
+    assert unfinished == "0"
+
+
+def test_blocking_workflow_runs_in_the_api(platform: Platform) -> None:
+    _, api, console = platform
+    body = {"inputs": {"query": "hush"}, "user": "u"}
+    answer = requests.post(f"{api.url(5001)}/v1/{FLOW}", json=body, headers={"Authorization": f"Bearer {console.workflow_key()}"}, timeout=60)
+    assert answer.json()["data"]["outputs"] == {"text": "word0 word1 word2 word3 ", "loud": "HUSH"}
+
+
+def test_quorum_queues_without_the_arguments(platform: Platform) -> None:
+    dify, _, _ = platform
+    worker = dify.start(API, MODE="worker", CELERY_WORKER_QUEUES="mail")
+    until("RabbitMQ refuses the worker", lambda: "does not support global qos" in worker.logs())
+
+
+def test_sentinel_alone_breaks_streaming_workflows(platform: Platform) -> None:
+    dify, _, console = platform
+    key = console.workflow_key()
+    sentinel = {
+        "REDIS_USE_SENTINEL": "true",
+        "REDIS_SENTINELS": f"{NAME}-sentinel:26379",
+        "REDIS_SENTINEL_SERVICE_NAME": "main",
+        "REDIS_SENTINEL_SOCKET_TIMEOUT": "1",
+        "REDIS_HOST": "localhost",
+        "REDIS_RETRY_RETRIES": "0",
+    }
+    blind = dify.api(**sentinel)
+    login(blind)
+    assert [line for _, line in stream(blind, FLOW, key, inputs={"query": "hush"})] == ["event: ping"]
+    dify.worker(WORKFLOWS, *QUORUM)
+    seeing = dify.api(**sentinel, EVENT_BUS_REDIS_URL=f"redis://{NAME}-redis:6379/0")
+    assert events(stream(seeing, FLOW, key, inputs={"query": "hush"}))[-1]["event"] == "workflow_finished"
+
+
+@pytest.mark.parametrize("kind", ["streams", "sharded"])
+def test_other_ways_of_the_event_bus(platform: Platform, kind: str) -> None:
+    dify, _, console = platform
+    dify.worker(WORKFLOWS, *QUORUM, EVENT_BUS_REDIS_CHANNEL_TYPE=kind)
+    api = dify.api(EVENT_BUS_REDIS_CHANNEL_TYPE=kind)
+    assert events(stream(api, FLOW, console.workflow_key(), inputs={"query": "hush"}))[-1]["event"] == "workflow_finished"
+
+
+def test_redis_as_result_back_end_breaks_with_rabbitmq(platform: Platform) -> None:
+    dify, _, console = platform
+    broken = dify.api(CELERY_BACKEND="redis")
+    lines = [line for _, line in stream(broken, FLOW, console.workflow_key(), inputs={"query": "hush"})]
+    assert not any("workflow_started" in line for line in lines), lines
+    assert "amqp" in broken.logs()
+
+
+def test_sessions_are_valid_where_the_secret_is_the_same(platform: Platform) -> None:
+    dify, _, console = platform
+    for settings, status in (({}, 200), ({"SECRET_KEY": ""}, 401)):
+        other = Console(dify.api(**settings).url(5001), console.session)
+        other.ask("GET", "account/profile", status)
+
+
+def test_files_and_keys_of_one_node_are_not_another_ones(platform: Platform) -> None:
+    dify, api, console = platform
+    key = console.chat_key()
+    other = dify.api()
+    answer = requests.post(
+        f"{other.url(5001)}/v1/{CHAT}", json={"query": "Hello", "inputs": {}, "user": "u"}, headers={"Authorization": f"Bearer {key}"}, timeout=30
+    )
+    assert answer.status_code == 400
+    assert "Private key not found" in answer.json()["message"]
+    uploaded = requests.post(
+        f"{api.url(5001)}/v1/files/upload",
+        files={"file": ("a.txt", b"words", "text/plain")},
+        data={"user": "u"},
+        headers={"Authorization": f"Bearer {key}"},
+        timeout=30,
+    ).json()
+    assert requests.get(f"{api.url(5001)}{uploaded['source_url']}", timeout=30).content == b"words"
+    assert requests.get(f"{other.url(5001)}{uploaded['source_url']}", timeout=30).status_code == 404
+
+
+def test_only_one_of_two_migrations_runs_and_both_end_well(dify: Dify) -> None:
+    both = [dify.start(API, MODE="migration", MIGRATION_ENABLED="true") for _ in range(2)]
+    assert [container.wait() for container in both] == [0, 0]
+    said = sorted(container.logs().splitlines()[-2] for container in both)
+    assert said == ["Database migration skipped", "Database migration successful!"]
+    assert dify.sql("SELECT release FROM standin_migrations") == [["1.16.0"]]
+
+
+def test_upgrade_forward_and_no_way_back(platform: Platform) -> None:
+    dify, api, console = platform
+    key = console.chat_key()
+    storage = f"{api.name}:/app/api/storage"
+    early = dify.api(NEXT_API)
+    copy_storage(storage, early)
+    assert events(stream(early, CHAT, key, query="Hello"))[-1]["event"] == "error", "new code on the old schema"
+    code, said = dify.migrate(NEXT_API)
+    assert (code, "Database migration successful!" in said) == (0, True)
+    assert events(stream(early, CHAT, key, query="Hello"))[-1]["event"] == "message_end"
+    assert events(stream(api, CHAT, key, query="Hello"))[-1]["event"] == "message_end", "the old release lives with the new schema"
+    code, said = dify.migrate(API)
+    assert code == 1
+    assert "Can't locate revision" in said
+
+
+def copy_storage(source: str, target: Container) -> None:
+    """Give an api the files of another, as shared storage would."""
+    docker("cp", source, "/tmp/standin-storage")  # noqa: S108
+    docker("cp", "/tmp/standin-storage", f"{target.name}:/app/api/storage")  # noqa: S108
+
+
+def test_lost_connections_fail_requests_unless_pinged_before(platform: Platform) -> None:
+    dify, api, _ = platform
+    careful = dify.api(SQLALCHEMY_POOL_PRE_PING="true")
+    for container in (api, careful):
+        assert requests.get(f"{container.url(5001)}/console/api/setup", timeout=30).ok
+    others = f"datname = '{dify.environment['DB_DATABASE']}' AND pid <> pg_backend_pid()"
+    dify.sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}")  # noqa: S608
+    assert requests.get(f"{careful.url(5001)}/console/api/setup", timeout=30).status_code == 200
+    assert requests.get(f"{api.url(5001)}/console/api/setup", timeout=30).status_code == 500
+
+
+def started(dify: Dify, task: str) -> str:
+    return dify.ledger(task).get("started_at", "")
+
+
+def enqueue(api: Container, queue: str, seconds: float) -> str:
+    return api.run("flask", "enqueue", "--queue", queue, "--seconds", str(seconds)).splitlines()[-1]
+
+
+def test_a_warm_shutdown_loses_no_task_and_a_kill_loses_the_running_one(platform: Platform) -> None:
+    dify, api, _ = platform
+    for signal, finished in (("TERM", True), ("KILL", False)):
+        worker = dify.worker("dataset", *QUORUM)
+        task = enqueue(api, "dataset", 4)
+        until("the task starts", functools.partial(started, dify, task))
+        docker("kill", "--signal", signal, worker.name)
+        worker.wait()
+        assert bool(dify.ledger(task)["finished_at"]) is finished
+    later = dify.worker("dataset", *QUORUM)
+    time.sleep(6)
+    assert not dify.ledger(task)["finished_at"], "acknowledged when it started, so nobody does it again"
+    assert dify.ledger(task)["starts"] == "1"
+    later.remove()
+
+
+def test_a_second_beat_doubles_what_is_sent(platform: Platform) -> None:
+    dify, _, _ = platform
+    dify.worker("schedule_executor", *QUORUM)
+    statement = "SELECT count(DISTINCT name) FROM standin_tasks WHERE name LIKE 'tick of %'"
+    for beats in ("1", "2"):
+        dify.start(API, MODE="beat")
+        until(f"{beats} beats send", functools.partial(lambda wanted: dify.sql(statement) == [[wanted]], beats))
+
+
+def test_a_second_daemon_does_not_know_what_the_first_installed(dify: Dify) -> None:
+    dify.migrate()
+    first = dify.environment["DB_DATABASE"]
+    start_daemon(dify, first)
+    second = start_daemon(dify, f"{first}-2")
+    api = dify.api()
+    set_up(api)
+    header = {"X-Api-Key": "key-of-daemon"}
+    [[tenant]] = dify.sql("SELECT id FROM tenants")
+    models = f"{second.url(5002)}/plugin/{tenant}/management/models"
+    assert requests.get(models, headers=header, timeout=30).json()["data"] == []
+    assert requests.get(models, headers={"X-Api-Key": "other"}, timeout=30).status_code == 401
+    moved = start_daemon(dify, f"{first}-3")
+    assert "installed and cannot be started" in moved.logs(), "its storage is not the first one's"
+
+
+def test_images_run_as_upstreams_do(dify: Dify) -> None:
+    assert docker("run", "--rm", "--entrypoint", "id", API, "-u").strip() == "1001"
+    web = dify.start(WEB, (3000,))
+    page = until("the web answers", lambda: requests.get(web.url(3000), timeout=5))
+    assert page.history[0].status_code == 307
+    assert "stand-in" in page.text
+    squid = dify.start(SQUID, (3128,))
+    until("squid answers", lambda: requests.get(squid.url(3128), timeout=5).status_code == 400)
+
+
+def test_logs_are_json_lines(platform: Platform) -> None:
+    _, api, _ = platform
+    requests.post(f"{api.url(5001)}/v1/{CHAT}", json=[], timeout=30)
+    [line] = [json.loads(line) for line in api.logs().splitlines() if "no part of Dify" in line]
+    assert set(line) == {"ts", "severity", "service", "caller", "message"}
