@@ -1,0 +1,152 @@
+"""Dify on two hosts: everything answers, every queue has its consumers, and of what there is one there is never two."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from typing import Any
+
+import pytest
+from ansible_collections.sovereign.dify.plugins.module_utils.dify_release import RELEASES
+
+from lab.testing import changed, rerun
+
+APPS = ("app1", "app2")
+LEASE = 45
+ENTRY = "https://ai.hq.dify.test"
+
+
+@pytest.fixture
+def ask(on: Any) -> Any:
+    """Ask the entry as a browser would, from its own host; give status and body."""
+
+    def request(path: str, *options: str) -> tuple[int, str]:
+        command = f"curl --silent --cacert /etc/sovereign/pki/ca.crt --resolve ai.hq.dify.test:443:198.18.62.21 {' '.join(options)}"
+        printed = on("gw").check_output(f"{command} --write-out '\\n%{{http_code}}' '{ENTRY}{path}'")
+        body, _, status = printed.rpartition("\n")
+        return int(status), body
+
+    return request
+
+
+def holders(on: Any, service: str, hosts: tuple[str, ...] = APPS) -> list[str]:
+    return [host for host in hosts if on(host).run(f"systemctl is-active --quiet dify_{service}").rc == 0]
+
+
+def wait_for(condition: Any, seconds: float) -> float:
+    begun = time.monotonic()
+    while not condition():
+        assert time.monotonic() - begun < seconds
+        time.sleep(1)
+    return time.monotonic() - begun
+
+
+def test_all_units_run_on_both_hosts(on: Any) -> None:
+    for host in APPS:
+        listed = on(host).check_output("systemctl list-units --plain --no-legend 'dify_*.service'")
+        states = {line.split()[0]: line.split()[2] for line in listed.splitlines()}
+        assert {name: state for name, state in states.items() if state != "active"} == {}
+        assert {"dify_api_1.service", "dify_websocket.service", "dify_web.service", "dify_sandbox.service", "dify_ssrf_proxy.service"} <= set(states)
+
+
+def test_the_entry_leads_each_path_to_its_service(ask: Any) -> None:
+    status, body = ask("/console/api/setup")
+    assert status == 200
+    assert "step" in json.loads(body)
+    assert ask("/")[0] == 200
+    assert ask("/v1/chat-messages", "--request POST --json '{}'")[0] == 401
+    assert ask("/socket.io/?EIO=4&transport=polling")[0] in (200, 400)
+    # The gateway's, not Dify's.
+    assert ask("/v1/models")[0] == 401
+    # What Dify asks of itself is nobody else's to ask.
+    assert "inner" not in ask("/inner/api/invoke/llm", "--request POST --json '{}'")[1]
+
+
+def test_every_queue_is_a_quorum_queue_with_consumers(on: Any) -> None:
+    listed = json.loads(on("data").check_output("rabbitmqctl --quiet --formatter json list_queues --vhost dify name type consumers"))
+    queues = {queue["name"]: queue for queue in listed}
+    for name in RELEASES["1.16.0"].queues:
+        assert "quorum" in queues[name]["type"], name
+        assert queues[name]["consumers"] >= 2, f"{name}: one on each host at least"
+
+
+def test_nobody_reaches_a_host_of_dify_but_its_peers(on: Any) -> None:
+    for port in (5002, 3128, 9441):
+        assert on("data").run(f"timeout 3 bash -c '</dev/tcp/198.18.62.31/{port}'").rc != 0
+    assert on("gw").run("timeout 3 bash -c '</dev/tcp/198.18.62.31/9441'").rc == 0
+    assert on("gw").run("curl --silent --insecure https://198.18.62.31:9441/healthz").rc != 0, "without a certificate"
+
+
+def test_code_of_users_reaches_the_proxy_and_nothing_else(on: Any) -> None:
+    inside = "podman exec dify_sandbox timeout 3 bash -c"
+    assert on("app1").run(f"{inside} '</dev/tcp/10.89.77.1/3128'").rc == 0
+    for target in ("198.18.62.11/5432", "10.89.77.1/6379", "10.89.77.1/22", "198.18.62.21/443"):
+        assert on("app1").run(f"{inside} '</dev/tcp/{target}'").rc != 0, target
+    refused = on("app1").check_output(
+        "curl --silent --output /dev/null --write-out '%{http_code}' --proxy http://127.0.0.1:3128 http://198.18.62.11:8008/"
+    )
+    assert refused == "403"
+
+
+def test_secrets_are_equal_on_both_hosts_and_read_by_root_alone(on: Any) -> None:
+    of = {host: on(host).check_output("grep -E '^(SECRET_KEY|PLUGIN_DAEMON_KEY|CODE_EXECUTION_API_KEY)=' /etc/dify/dify_api_1.env") for host in APPS}
+    assert of["app1"] == of["app2"]
+    assert on("app1").check_output("stat -c %a:%U /etc/dify/dify_api_1.env /etc/dify/conninfo").split() == ["600:root", "600:root"]
+
+
+def test_the_database_was_migrated_once_and_remembers_by_which_image(on: Any) -> None:
+    image = on("app1").check_output("sed -n s/^Image=//p /etc/containers/systemd/dify_api_1.container")
+    assert on("data").check_output("runuser -u postgres -- psql -qAtd dify -c 'SELECT image FROM sovereign.migration'") == image
+
+
+def test_a_misspelt_setting_is_refused_before_anything_changes() -> None:
+    run = rerun("--tags=preflight", "--limit=dify", dify_settings={"api": {"SQLALCHEMY_POOL_RECYCEL": 60}})
+    assert run.returncode != 0
+    assert "did you mean SQLALCHEMY_POOL_RECYCLE?" in " ".join(run.stdout.split())
+
+
+def test_a_change_restarts_what_it_concerns_and_nothing_else(on: Any) -> None:
+    since = "systemctl show --property=ActiveEnterTimestampMonotonic --value"
+    before = {unit: on("app1").check_output(f"{since} {unit}") for unit in ("dify_web", "dify_worker_priority_1")}
+    for settings in ({"web": {"TOP_K_MAX_VALUE": 11}}, {}):
+        run = rerun("--tags=dify", "--limit=dify", dify_settings=settings)
+        assert changed(run)["app1"] >= 1
+    assert on("app1").check_output(f"{since} dify_web") != before["dify_web"]
+    assert on("app1").check_output(f"{since} dify_worker_priority_1") == before["dify_worker_priority_1"]
+
+
+@pytest.mark.parametrize("service", ["beat", "plugin_daemon"])
+def test_there_is_one_and_a_supervisor_that_ends_hands_over_at_once(on: Any, service: str) -> None:
+    (holder,) = holders(on, service)
+    (other,) = set(APPS) - {holder}
+    on(holder).check_output(f"systemctl stop dify_lease@{service}")
+    try:
+        assert holders(on, service) in ([], [other])
+        wait_for(lambda: holders(on, service) == [other], 60)
+    finally:
+        on(holder).check_output(f"systemctl start dify_lease@{service}")
+
+
+def test_a_supervisor_that_hangs_loses_its_beat_before_the_lease_ends(on: Any) -> None:
+    (holder,) = holders(on, "beat")
+    on(holder).check_output("systemctl kill --signal=STOP dify_lease@beat")
+    begun = time.monotonic()
+    while time.monotonic() - begun < LEASE + 30:
+        assert len(holders(on, "beat")) <= 1
+        time.sleep(1)
+    assert len(holders(on, "beat")) == 1
+
+
+def test_they_move_when_their_host_dies(on: Any) -> None:
+    (holder,) = holders(on, "beat")
+    (other,) = set(APPS) - {holder}
+    subprocess.run(["docker", "kill", f"mol-dify-{holder}"], check=True, capture_output=True)
+    try:
+        took = wait_for(lambda: holders(on, "beat", (other,)) == [other] and holders(on, "plugin_daemon", (other,)) == [other], LEASE + 60)
+        print(f"\nbeat and plugin daemon moved {took:.0f} s after their host's death")
+    finally:
+        subprocess.run(["docker", "start", f"mol-dify-{holder}"], check=True, capture_output=True)
+        wait_for(lambda: on(holder).run("mount -o remount,rw /proc/sys && systemctl start dify_sandbox").rc == 0, 60)
+        wait_for(lambda: on(holder).run("systemctl is-active --quiet dify_api_1").rc == 0, 180)
+    assert holders(on, "beat") == [other]
