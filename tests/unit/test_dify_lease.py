@@ -186,6 +186,15 @@ def test_a_host_on_which_the_unit_fails_leaves_it_to_others(world: World) -> Non
     assert world.most == 1
 
 
+def test_what_somebody_has_stopped_by_hand_is_started_again(world: World) -> None:
+    one = supervised(world, "one")
+    pass_time(world, 20, one)
+    world.running.clear()
+    one.unit.word = "inactive"
+    one.tick()
+    assert list(world.running) == ["one"]
+
+
 def test_the_time_that_a_stop_takes_fits_into_the_lease_whatever_happens(world: World) -> None:
     """Hosts die, come back, and are cut off, in any order: never two at a time."""
     chance = random.Random(5)  # noqa: S311

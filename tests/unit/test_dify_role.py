@@ -160,7 +160,7 @@ def test_the_proxy_allows_what_is_named_and_denies_the_rest(host: Rendered, tmp_
     lines = [line for line in host.text("/etc/dify/squid.conf").splitlines() if line.startswith(("acl", "http_access"))]
     assert lines == [
         "acl asked_by_dify src 127.0.0.1/32 ::1/128 10.89.77.0/29",
-        "acl endpoint_1 dstdomain ai.hq.lab.internal",
+        "acl endpoint_1 dstdomain -n ai.hq.lab.internal",
         "acl endpoint_1_port port 443",
         "http_access allow asked_by_dify endpoint_1 endpoint_1_port",
         "http_access deny all",

@@ -115,8 +115,11 @@ class Supervisor:
             self._end()
 
     def _keep_running(self) -> None:
-        """Leave the unit to others where it does not run on this host, whatever systemd tries."""
-        if self.unit.state() == "failed":
+        """Start what somebody has stopped; leave it to others where it does not run on this host, whatever systemd tries."""
+        state = self.unit.state()
+        if state == "inactive":
+            self.unit.start()
+        elif state == "failed":
             self.say(f"the unit fails on this host; others may have it for {BACK_OFF:.0f} s")
             self._end()
             self._release()
