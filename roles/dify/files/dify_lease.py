@@ -172,9 +172,9 @@ class Postgresql:
         self.deadline = time.monotonic() + PATIENCE
         try:
             return self._execute(statement, values)
-        except self.psycopg2.errors.UndefinedTable:
+        except (self.psycopg2.errors.UndefinedTable, self.psycopg2.errors.InvalidSchemaName):
             pass
-        except (self.psycopg2.errors.InvalidSchemaName, self.psycopg2.Error, OSError) as error:
+        except (self.psycopg2.Error, OSError) as error:
             self._close()
             raise UnknownError(str(error).strip()) from error
         try:
