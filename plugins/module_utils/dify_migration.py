@@ -19,12 +19,12 @@ NEWER = "Can't locate revision"
 
 CREATE = (
     "CREATE SCHEMA IF NOT EXISTS sovereign",
-    "CREATE TABLE IF NOT EXISTS sovereign.migration (only bool PRIMARY KEY DEFAULT true CHECK (only), image text NOT NULL, at timestamptz NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS sovereign.migration (id bool PRIMARY KEY DEFAULT true CHECK (id), image text NOT NULL, at timestamptz NOT NULL)",
 )
 READ = "SELECT image FROM sovereign.migration"
 WRITE = """
 INSERT INTO sovereign.migration (image, at) VALUES (%s, clock_timestamp())
-ON CONFLICT (only) DO UPDATE SET image = EXCLUDED.image, at = EXCLUDED.at
+ON CONFLICT (id) DO UPDATE SET image = EXCLUDED.image, at = EXCLUDED.at
 """
 
 

@@ -154,7 +154,6 @@ class Postgresql:
         import psycopg2  # the distribution's, on the host
         from psycopg2 import extensions
 
-        extensions.set_wait_callback(self._wait)
         self.psycopg2, self.extensions = psycopg2, extensions
         self.conninfo, self.name, self.holder = conninfo, name, holder
         self.connection: Any = None
@@ -170,6 +169,7 @@ class Postgresql:
 
     def _ask(self, statement: str, values: tuple[object, ...]) -> list[Any]:
         self.deadline = time.monotonic() + PATIENCE
+        self.extensions.set_wait_callback(self._wait)
         try:
             return self._execute(statement, values)
         except (self.psycopg2.errors.UndefinedTable, self.psycopg2.errors.InvalidSchemaName):
