@@ -16,7 +16,7 @@ from tests.lab.conftest import STATE, execute
 
 DATA_HOSTS = ("hq-db1", "hq-db2", "hq-db3")
 CLIENT = "hq-app1"
-SECRETS = {"postgresql": "patroni", "redis": "redis", "rabbitmq": "rabbitmq"}
+SECRETS = {"postgresql": "patroni", "redis": "redis", "rabbitmq": "rabbitmq", "object_storage": "object_storage"}
 # Operations touch the data tier alone; the other hosts of the site would only be looked at.
 LIMIT = f"--limit=localhost,{CLIENT},{','.join(DATA_HOSTS)}"
 
@@ -87,6 +87,14 @@ def test_postgresql_is_restarted_without_a_row_lost_or_a_read_refused() -> None:
     assert report["longest_gap_s"] < 10, report
     assert report["reads"]["read"] > 100, report
     assert report["reads"]["failed"] == 0, report
+
+
+def test_object_storage_is_restarted_without_a_request_refused() -> None:
+    with load("object_storage") as end:
+        operate("rolling_restart", service="object_storage")
+        report = end()
+    assert (report["lost"], report["failed"]) == (0, 0), report
+    assert report["acknowledged"] > 50, report
 
 
 def test_redis_passwords_are_replaced_and_clients_go_on() -> None:
