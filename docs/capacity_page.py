@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,13 @@ def page() -> str:
     given = {name: yaml.safe_load(_block(text, name)) for name in ("given", "stock")}
     answers = {"plan": _answer(given["given"]), "refusal": _answer({**given["given"], "declared": given["stock"]})}
     for name, part in {"figures": _figures(), **{name: f"```text\n{answer}\n```" for name, answer in answers.items()}}.items():
-        text, count = re.subn(
-            rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", lambda found, part=part: f"{found[1]}{part}\n{found[2]}", text, flags=re.S
-        )
-        if count != 1:
-            msg = f"docs/capacity.md: the markers <!-- {name} --> and <!-- /{name} --> are missing"
+        begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+        before, opened, rest = text.partition(begin)
+        _, closed, after = rest.partition(end)
+        if not (opened and closed):
+            msg = f"docs/capacity.md: the markers {begin.strip()} and {end} are missing"
             raise ValueError(msg)
+        text = f"{before}{begin}{part}\n{end}{after}"
     return text
 
 
@@ -61,9 +63,9 @@ def _figures() -> str:
     """Lay the constants out as a Markdown table: each is a number, followed by its unit, what it is of, and its source."""
     body = ast.parse(FIGURES.read_text(encoding="utf-8")).body
     lines = ["| figure | value | unit | of what, and from where |", "| --- | --- | --- | --- |"]
-    for one, after in zip(body, body[1:], strict=False):
+    for one, after in pairwise(body):
         if isinstance(one, ast.Assign) and isinstance(one.value, ast.Constant) and isinstance(after, ast.Expr):
             (name,) = one.targets
             unit, _, meaning = " ".join(ast.literal_eval(after.value).split()).partition(": ")
-            lines.append(f"| `{ast.unparse(name)}` | {one.value.value:g} | {unit} | {meaning} |")
+            lines.append(f"| `{ast.unparse(name)}` | {ast.literal_eval(one.value):g} | {unit} | {meaning} |")
     return "\n".join(lines)
