@@ -259,6 +259,12 @@ def test_a_shared_host_carries_less_than_one_for_the_api_alone() -> None:
     assert shared < predict(apart, much, plan(apart, much)).streams
 
 
+def test_background_work_and_what_is_reserved_leave_fewer_cores_to_the_api() -> None:
+    settings = plan(LAB, MEASURED)
+    assert predict(LAB, MEASURED, settings).limits["cores"] == int(1.5 * MEASURED.streams_per_core)
+    assert predict([replace(LAB[0], reserved_cores=1)], MEASURED, settings).limits["cores"] == int(0.5 * MEASURED.streams_per_core)
+
+
 def test_the_larger_host_has_more_processes() -> None:
     hosts = [Host("small", 4, 16384, ("api",)), Host("large", 16, 65536, ("api",)), Host("jobs", 4, 8192, ("worker",))]
     processes = plan(hosts, replace(WANTED, streams=400)).api.processes
