@@ -199,7 +199,8 @@ def main() -> None:
             run = timed(name, *options, **variables)
             print(f"{run.name:8}{run.wall:8.0f}{run.cpu:8.0f}{run.ok:6}{run.changed:9}{run.skipped:9}", flush=True)
         for service, bar in {**BARS, "object_storage": 0.0}.items() if arguments.drills else ():
-            drill(service, "kill", arguments.drills, 40, bar)
+            # A host stays away for longer than the fail-over takes.
+            drill(service, "kill", arguments.drills, 40 if service == "postgresql" else 20, bar)
         for service in DISKS if arguments.disks else ():
             drill(service, "disk", arguments.disks, 40, 0)
         if arguments.partitions:
