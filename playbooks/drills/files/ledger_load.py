@@ -365,6 +365,8 @@ class Readers:
         self.thread.start()
 
     def _run(self) -> None:
+        # What has just been made comes to where it is read a moment later.
+        patiently(lambda: self.service.read(Counter()), self.service.connect, 30.0)
         last = time.time()
         while not self.over.is_set():
             try:
