@@ -11,13 +11,14 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "collections"))
 
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.reference import FILES  # noqa: E402
+from capacity_page import page  # noqa: E402
 from role_tables import readmes  # noqa: E402
 
 
 def main() -> int:
     """Write the files, or compare them."""
     stale = []
-    for name, write in [*FILES.items(), *readmes()]:
+    for name, write in [*FILES.items(), *readmes(), ("docs/capacity.md", page)]:
         path = ROOT / name
         text = write()
         if path.exists() and path.read_text(encoding="utf-8") == text:

@@ -23,6 +23,12 @@ Run = Callable[[list[str]], str]
 """Runs a command and gives what it printed; raises if it fails."""
 
 SERVER, SENTINEL = "redis-server", "redis-sentinel"
+# Which member of which set: arguments of every module here. Their documentation: plugins/doc_fragments/redis_member.py.
+MEMBER: dict[str, dict[str, object]] = {
+    "address": {"type": "str", "required": True},
+    "members": {"type": "list", "elements": "str", "required": True},
+    "name": {"type": "str", "required": True},
+}
 # What a running server cannot take up.
 FIXED = {
     *("aclfile", "appenddirname", "appendfilename", "cluster-enabled", "daemonize", "databases", "dir", "io-threads", "logfile", "supervised"),

@@ -13,25 +13,12 @@ author: The sovereign.dify maintainers (@sovereign-dify)
 description:
   - Before a member is restarted or its host is taken down. Nothing is done on a member that does not lead.
   - Writers wait until a replica has everything and the Sentinels have made one the master; nothing that was acknowledged is lost.
-extends_documentation_fragment: [ansible.builtin.action_common_attributes]
+extends_documentation_fragment: [ansible.builtin.action_common_attributes, sovereign.dify.redis_member]
 attributes:
   check_mode: {support: full}
   diff_mode: {support: none}
   platform: {platforms: debian}
 options:
-  address:
-    description: This member's address.
-    type: str
-    required: true
-  members:
-    description: Addresses of all members.
-    type: list
-    elements: str
-    required: true
-  name:
-    description: Name of the set at the Sentinels.
-    type: str
-    required: true
   timeout:
     description: Longest time that writers wait, in seconds. Afterwards this member goes on leading.
     type: int
@@ -51,16 +38,14 @@ RETURN = r"""
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.sovereign.dify.plugins.module_utils.redis_client import RedisError
-from ansible_collections.sovereign.dify.plugins.module_utils.redis_member import Member, MemberError
+from ansible_collections.sovereign.dify.plugins.module_utils.redis_member import MEMBER, Member, MemberError
 
 
 def main() -> None:
     """Hand over, report."""
     module = AnsibleModule(
         argument_spec={
-            "address": {"type": "str", "required": True},
-            "members": {"type": "list", "elements": "str", "required": True},
-            "name": {"type": "str", "required": True},
+            **MEMBER,
             "timeout": {"type": "int", "default": 30},
         },
         supports_check_mode=True,

@@ -14,25 +14,12 @@ description:
   - All Sentinels answer and agree on who leads; this member leads and has enough replicas, or follows the one who leads; this Sentinel knows all
     others, and the quorum for a fail-over is there.
   - Changes nothing.
-extends_documentation_fragment: [ansible.builtin.action_common_attributes]
+extends_documentation_fragment: [ansible.builtin.action_common_attributes, sovereign.dify.redis_member]
 attributes:
   check_mode: {support: full}
   diff_mode: {support: none}
   platform: {platforms: debian}
 options:
-  address:
-    description: This member's address.
-    type: str
-    required: true
-  members:
-    description: Addresses of all members.
-    type: list
-    elements: str
-    required: true
-  name:
-    description: Name of the set at the Sentinels.
-    type: str
-    required: true
   min_replicas:
     description: Replicas that the master must have.
     type: int
@@ -64,16 +51,14 @@ master: {description: Address of the member that leads., returned: always, type:
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.sovereign.dify.plugins.module_utils.redis_member import Member
+from ansible_collections.sovereign.dify.plugins.module_utils.redis_member import MEMBER, Member
 
 
 def main() -> None:
     """Look until all is well, or time is up."""
     module = AnsibleModule(
         argument_spec={
-            "address": {"type": "str", "required": True},
-            "members": {"type": "list", "elements": "str", "required": True},
-            "name": {"type": "str", "required": True},
+            **MEMBER,
             "min_replicas": {"type": "int", "default": 0},
             "role": {"type": "str", "choices": ["any", "master", "replica"], "default": "any"},
             "timeout": {"type": "int", "default": 60},

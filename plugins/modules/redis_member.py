@@ -17,25 +17,12 @@ description:
     write down themselves, such as the outcome of a fail-over, is never touched, and nothing is restarted.
   - What only a restart would take up is said in a warning, in each run.
   - Works on the files of the role P(sovereign.dify.redis#role), which are in place before it is called.
-extends_documentation_fragment: [ansible.builtin.action_common_attributes]
+extends_documentation_fragment: [ansible.builtin.action_common_attributes, sovereign.dify.redis_member]
 attributes:
   check_mode: {support: full}
   diff_mode: {support: full, description: Secrets are hidden.}
   platform: {platforms: debian}
 options:
-  address:
-    description: This member's address.
-    type: str
-    required: true
-  members:
-    description: Addresses of all members, in an order that is the same everywhere.
-    type: list
-    elements: str
-    required: true
-  name:
-    description: Name of the set at the Sentinels.
-    type: str
-    required: true
   timeout:
     description: Longest wait for the services to come up, in seconds.
     type: int
@@ -57,16 +44,14 @@ pending: {description: What only a restart would take up., returned: always, typ
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.sovereign.dify.plugins.module_utils.redis_client import RedisError
-from ansible_collections.sovereign.dify.plugins.module_utils.redis_member import Member, MemberError
+from ansible_collections.sovereign.dify.plugins.module_utils.redis_member import MEMBER, Member, MemberError
 
 
 def main() -> None:
     """Compare, apply, report."""
     module = AnsibleModule(
         argument_spec={
-            "address": {"type": "str", "required": True},
-            "members": {"type": "list", "elements": "str", "required": True},
-            "name": {"type": "str", "required": True},
+            **MEMBER,
             "timeout": {"type": "int", "default": 60},
         },
         supports_check_mode=True,

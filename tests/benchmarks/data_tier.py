@@ -1,10 +1,11 @@
-"""Time the data tier: ``python tests/benchmarks/data_tier.py [--image sovereign-dify-lab:trixie] [--only postgresql] [--drills 5] [--keep]``.
+"""Time the data tier: ``python tests/benchmarks/data_tier.py [--image sovereign-dify-lab:trixie] [--only postgresql] [--drills 5] ...``.
 
 Makes four containers (three members of everything, one client), runs site.yml over them twice, and prints for each run the wall time, the tasks that
 ran and were skipped, and the controller's CPU. ``--image`` names a host image, with the packages baked in or bare; ``--only postgresql``
-leaves Redis, RabbitMQ and the client out. ``--drills`` then strikes each leader so many times and prints recovery times and what was lost.
+leaves the other services and the client out. ``--drills`` then strikes each leader so many times and prints recovery times and what was lost.
 ``--partitions`` cuts each host off from the others for a minute, with writers on every service, and tells whether two hosts ever took writes at once.
-``--reuse`` takes the containers as an earlier run with ``--keep`` has left them.
+``--disks`` gives each service's data a small file system in memory and fills the leader's. ``--reuse`` takes the containers as an earlier run with
+``--keep`` has left them.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ HERE = Path(__file__).resolve().parent / "data_tier"
 INVENTORY = [f"--inventory={HERE / 'cluster.yml'}", f"--inventory={PROJECT / 'molecule/shared/substrate.yml'}"]
 # Median seconds of the longest gap: what is still good enough.
 BARS = {"postgresql": 22.0, "redis": 8.0, "rabbitmq": 3.0}
+# Where services keep their data, and how many megabytes a file system of its own gets for --disks.
+DISKS = {"postgresql": ("/var/lib/postgresql", 1500), "redis": ("/var/lib/redis", 200), "rabbitmq": ("/var/lib/rabbitmq", 400)}
+MEMBERS = ["db1", "db2", "db3"]
 
 
 @dataclass
@@ -48,10 +52,10 @@ def play(playbook: Path, *options: str, **variables: object) -> str:
     return run.stdout
 
 
-def timed(name: str, *options: str) -> Run:
+def timed(name: str, *options: str, **variables: object) -> Run:
     """Run site.yml and measure it."""
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    printed = play(PROJECT / "playbooks/site.yml", *options)
+    printed = play(PROJECT / "playbooks/site.yml", *options, **variables)
     wall, after = time.monotonic() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
     recap = re.findall(r"^\S+\s+: ok=(\d+)\s+changed=(\d+).*?skipped=(\d+)", printed, flags=re.MULTILINE)
     ok, changed, skipped = (sum(int(row[column]) for row in recap) for column in range(3))
@@ -92,12 +96,39 @@ def overlap(watches: dict[str, list[tuple[float, bool]]]) -> float:
     return max([0.0, *found])
 
 
+def container(name: str) -> str:
+    """Name of a host's container."""
+    return f"bench-data-{name}"
+
+
+def own_file_systems() -> None:
+    """Give each service's data on each member a small file system; what the image has there is kept. A container that is started anew loses them."""
+    for name in MEMBERS:
+        for directory, megabytes in DISKS.values():
+            steps = (
+                f"mount -t tmpfs -o size={megabytes}m tmpfs /mnt",
+                f"cp --archive {directory}/. /mnt/",
+                f"mount --bind /mnt {directory}",
+                "umount /mnt",
+            )
+            script = " && ".join(steps)
+            subprocess.run(["docker", "exec", container(name), "sh", "-c", script], check=True)
+
+
+def drill(service: str, fault: str, runs: int, hold: int, bar: float) -> None:
+    """Strike the leader so many times, and print what it cost."""
+    play(PROJECT / "playbooks/drills/failover.yml", drill_service=service, drill_fault=fault, drill_runs=runs, drill_hold=hold)
+    report = json.loads((HERE / f".state/reports/drill-{service}-{fault}.json").read_text())
+    rto, rpo = report["rto_s"], report["rpo"]
+    print(
+        f"{service:14} {fault}, {runs} runs: gap {rto['minimum']} / {rto['median']} / {rto['maximum']} s"
+        f"{f' (bar {bar:g} in the median)' if bar else ''}, {rpo['lost']} of {rpo['acknowledged']} acknowledged writes lost, {rpo['repeated']} twice",
+        flush=True,
+    )
+
+
 def partition(host: str, members: list[str], hold: int) -> None:
     """Cut one host off while clients write, and say what came of it."""
-
-    def container(name: str) -> str:
-        return f"bench-data-{name}"
-
     for name in members:
         subprocess.run(["docker", "exec", container(name), "rm", "-f", "/run/watch.stop"], check=True)
     watchers = {
@@ -147,34 +178,37 @@ def main() -> None:
     parser.add_argument("--only", choices=["postgresql"])
     parser.add_argument("--drills", type=int, default=0)
     parser.add_argument("--partitions", type=int, default=0, metavar="SECONDS")
+    parser.add_argument("--disks", type=int, default=0, metavar="RUNS")
     parser.add_argument("--reuse", action="store_true")
     parser.add_argument("--keep", action="store_true", help="leave the containers")
     arguments = parser.parse_args()
+    if arguments.disks and (arguments.drills or arguments.reuse or arguments.only):
+        parser.error("--disks needs fresh hosts, and hosts that are killed lose what --disks keeps in memory: run it by itself")
     # What every host gets first (time, certificates, firewall) is counted, too.
     options = ["--limit=etcd", "--tags=baseline,pki,firewall,etcd,patroni"] if arguments.only else []
+    variables: dict[str, object] = {}
     try:
         if not arguments.reuse:
             play(PROJECT / "molecule/shared/create.yml", substrate_image=arguments.image)
+        if arguments.disks:
+            own_file_systems()
+            variables["rabbitmq_disk_free_limit_mb"] = 50
         print(f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}, {arguments.image}{', PostgreSQL and etcd alone' if arguments.only else ''}")
         print(f"{'run':8}{'wall s':>8}{'CPU s':>8}{'ok':>6}{'changed':>9}{'skipped':>9}   (tasks over all hosts, CPU of the controller)")
         for name in ("first", "second")[arguments.reuse :]:
-            run = timed(name, *options)
+            run = timed(name, *options, **variables)
             print(f"{run.name:8}{run.wall:8.0f}{run.cpu:8.0f}{run.ok:6}{run.changed:9}{run.skipped:9}", flush=True)
-        for service, bar in BARS.items() if arguments.drills else ():
-            play(PROJECT / "playbooks/drills/failover.yml", drill_service=service, drill_runs=arguments.drills, drill_hold=40)
-            report = json.loads((HERE / f".state/reports/drill-{service}-kill.json").read_text())
-            rto, rpo = report["rto_s"], report["rpo"]
-            print(
-                f"{service:11} leader's host killed, {arguments.drills} runs: gap {rto['minimum']} / {rto['median']} / {rto['maximum']} s"
-                f" (bar {bar:g} in the median), {rpo['lost']} of {rpo['acknowledged']} acknowledged writes lost, {rpo['repeated']} twice",
-                flush=True,
-            )
+        for service, bar in {**BARS, "object_storage": 0.0}.items() if arguments.drills else ():
+            # A host stays away for longer than the fail-over takes.
+            drill(service, "kill", arguments.drills, 40 if service == "postgresql" else 20, bar)
+        for service in DISKS if arguments.disks else ():
+            drill(service, "disk", arguments.disks, 40, 0)
         if arguments.partitions:
             play(PROJECT / "playbooks/drills/failover.yml", drill_service="redis", drill_fault="stop", drill_runs=1, drill_hold=5)
             for service in BARS:
                 play(PROJECT / "tests/benchmarks/data_tier/strength.yml", drill_service=service)
-        for host in ("db1", "db2", "db3") if arguments.partitions else ():
-            partition(host, ["db1", "db2", "db3"], arguments.partitions)
+        for host in MEMBERS if arguments.partitions else ():
+            partition(host, MEMBERS, arguments.partitions)
     finally:
         if not arguments.keep:
             play(PROJECT / "molecule/shared/destroy.yml")

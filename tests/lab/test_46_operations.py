@@ -16,7 +16,7 @@ from tests.lab.conftest import STATE, execute
 
 DATA_HOSTS = ("hq-db1", "hq-db2", "hq-db3")
 CLIENT = "hq-app1"
-SECRETS = {"postgresql": "patroni", "redis": "redis", "rabbitmq": "rabbitmq"}
+SECRETS = {"postgresql": "patroni", "redis": "redis", "rabbitmq": "rabbitmq", "object_storage": "object_storage"}
 # Operations touch the data tier alone; the other hosts of the site would only be looked at.
 LIMIT = f"--limit=localhost,{CLIENT},{','.join(DATA_HOSTS)}"
 
@@ -89,6 +89,14 @@ def test_postgresql_is_restarted_without_a_row_lost_or_a_read_refused() -> None:
     assert report["reads"]["failed"] == 0, report
 
 
+def test_object_storage_is_restarted_without_a_request_refused() -> None:
+    with load("object_storage") as end:
+        operate("rolling_restart", service="object_storage")
+        report = end()
+    assert (report["lost"], report["failed"]) == (0, 0), report
+    assert report["acknowledged"] > 50, report
+
+
 def test_redis_passwords_are_replaced_and_clients_go_on() -> None:
     secrets = STATE / "secrets/redis"
     before = {path.name: path.read_text() for path in secrets.iterdir()}
@@ -116,12 +124,10 @@ def test_a_host_that_has_lost_everything_is_replaced_while_clients_write() -> No
     for report in reports:
         assert report["lost"] == 0, report
         assert report["acknowledged"] > 500, report
-    told = execute(
-        "hq-db1", "sh", "-c", "rabbitmqctl -q --formatter json cluster_status; echo; patronictl -c /etc/patroni/config.yml list -f json"
-    ).stdout
-    nodes, members_told = told.strip().split("\n")
-    assert len(json.loads(nodes)["running_nodes"]) == 3
-    assert sorted(member["State"] for member in json.loads(members_told)) == ["running", "streaming", "streaming"]
+    nodes = json.loads(execute("hq-db1", "rabbitmqctl", "-q", "--formatter", "json", "cluster_status").stdout)
+    assert len(nodes["running_nodes"]) == 3
+    members_told = json.loads(execute("hq-db1", "patronictl", "-c", "/etc/patroni/config.yml", "list", "-f", "json").stdout)
+    assert sorted(member["State"] for member in members_told) == ["running", "streaming", "streaming"]
 
 
 def test_another_member_of_redis_leads_when_it_is_asked_to() -> None:

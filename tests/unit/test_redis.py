@@ -274,9 +274,10 @@ def test_a_password_that_nobody_knows_is_an_error(server: Callable[[bytes], Path
         Connection.unix(str(server(b"")), "admin", ["old", "older"])
 
 
-def load_follow() -> ModuleType:
+def load(name: str) -> ModuleType:
+    """Load a program of the role, which finds the client beside itself."""
     sys.modules.setdefault("redis_client", redis_client)
-    specification = importlib.util.spec_from_file_location("redis_follow", PROJECT / "roles/redis/files/redis_follow.py")
+    specification = importlib.util.spec_from_file_location(name, PROJECT / f"roles/redis/files/{name}.py")
     assert specification
     assert specification.loader
     module = importlib.util.module_from_spec(specification)
@@ -285,7 +286,7 @@ def load_follow() -> ModuleType:
 
 
 def test_a_member_that_was_away_follows_and_one_that_leads_follows_nobody() -> None:
-    following = load_follow().following
+    following = load("redis_follow").following
     once = "# head\nreplicaof 10.1.1.12 6379\nsave 60 1\n"
     assert following(once, "10.1.1.11", "10.1.1.13", 6379) == "# head\nsave 60 1\nreplicaof 10.1.1.13 6379\n"
     assert following(once, "10.1.1.11", "10.1.1.11", 6379) == "# head\nsave 60 1\n"
@@ -324,3 +325,37 @@ def test_writers_go_on_where_nobody_takes_over(member: Member, monkeypatch: pyte
     with pytest.raises(MemberError, match="goes on leading"):
         member.hand_over(check_mode=False, timeout=0.3)
     assert server.said == ["CLIENT PAUSE 5300 WRITE", "CLIENT UNPAUSE"]
+
+
+class Server(Answers):
+    """A server that tells what INFO says."""
+
+    def info(self, section: str) -> dict[str, str]:
+        """Answer from the table."""
+        return dict(self.table[section])
+
+
+def told(role: str, written: str, link: str = "up") -> Server:
+    return Server({"replication": {"role": role, "master_link_status": link}, "persistence": {"aof_last_write_status": written}})
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "asked"),
+    [
+        (told("master", "err"), told("slave", "ok"), True),
+        (told("master", "ok"), told("slave", "ok"), False),
+        (told("slave", "err"), told("master", "ok"), False),
+        (told("master", "err"), told("slave", "err"), False),
+        (told("master", "err"), told("slave", "ok", link="down"), False),
+    ],
+)
+def test_a_master_that_cannot_write_steps_down_where_another_can(here: Server, there: Server, asked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    step_down, sentinel = load("redis_step_down"), Answers({})
+
+    class Sockets:
+        unix = staticmethod(lambda path, *_: here if "server" in path else sentinel)
+        tls = staticmethod(lambda *_: there)
+
+    monkeypatch.setattr(step_down, "Connection", Sockets)
+    assert step_down.look(6379, "set", ["10.1.1.13"], ["key"]) is asked
+    assert sentinel.said == (["SENTINEL FAILOVER set"] if asked else [])

@@ -353,6 +353,8 @@ class Readers:
     """Reads beside the writes, in sessions of a few statements each, as short-lived clients do."""
 
     SESSION = 10
+    # As many sessions in a row have seen what was made before reading begins: the balancer deals them out in turn, so all replicas have it.
+    SEEN = 12
 
     def __init__(self, make: Callable[[Settings], Service], settings: Settings, interval: float) -> None:
         """Remember how to reach the service, and begin."""
@@ -365,6 +367,8 @@ class Readers:
         self.thread.start()
 
     def _run(self) -> None:
+        # What has just been made comes to where it is read a moment later, to each replica in its own time.
+        patiently(self._seen_everywhere, self.service.connect, 30.0)
         last = time.time()
         while not self.over.is_set():
             try:
@@ -378,6 +382,11 @@ class Readers:
                 self.count["failed"] += 1
                 self.errors[f"{type(error).__name__}: {str(error).strip()}"[:160]] += 1
                 time.sleep(RETRY_PAUSE_S)
+
+    def _seen_everywhere(self) -> None:
+        for dummy in range(self.SEEN):
+            self.service.connect()
+            self.service.read(Counter())
 
     def end(self) -> dict[str, Any]:
         """Stop, and say what came of it."""

@@ -1,0 +1,97 @@
+#!/usr/bin/python
+# Copyright (c) 2026, The sovereign.dify maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Module: packages that are installed, and that no upgrade touches."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: apt_packages
+short_description: Have packages installed and held
+version_added: 0.1.0
+author: The sovereign.dify maintainers (@sovereign-dify)
+description:
+  - Has packages installed by M(ansible.builtin.apt), without what they merely recommend, and keeps them from being upgraded or removed.
+  - Where all of them are there, dpkg alone is asked, in a tenth of the time that apt takes, and no repository. So a rerun needs no mirror.
+  - M(ansible.builtin.dpkg_selections) holds one package a call.
+  - The action plugin of the same name runs on the controller and calls this module and M(ansible.builtin.apt).
+extends_documentation_fragment: [ansible.builtin.action_common_attributes]
+attributes:
+  check_mode: {support: full, details: A package that is not installed is taken for one that would have been.}
+  diff_mode: {support: full}
+  platform: {platforms: debian}
+options:
+  name:
+    description: Names of packages, each by itself or as C(<name>=<version>). No virtual ones.
+    type: list
+    elements: str
+    required: true
+  hold:
+    description: Packages that are held, those that come along with the others among them. All in O(name) unless given.
+    type: list
+    elements: str
+  update_cache:
+    description: Reads the repositories' lists even where no package is missing.
+    type: bool
+    default: false
+  cache_valid_time:
+    description: Seconds for which lists are as good as new.
+    type: int
+    default: 86400
+"""
+
+EXAMPLES = r"""
+- name: Install and hold the packages
+  sovereign.dify.apt_packages:
+    name: [haproxy]
+  register: proxy_packages
+  notify: Restart the proxy
+"""
+
+RETURN = r"""
+installed: {description: Packages that were not there., returned: always, type: list, elements: str}
+held: {description: Packages that were not held., returned: always, type: list, elements: str}
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+SHOWN = "--showformat=${Package} ${Version} ${db:Status-Want} ${db:Status-Status}\\n"
+
+
+def main() -> None:
+    """Compare, and hold what is there."""
+    module = AnsibleModule(
+        argument_spec={
+            "name": {"type": "list", "elements": "str", "required": True},
+            "hold": {"type": "list", "elements": "str"},
+            "update_cache": {"type": "bool", "default": False},
+            "cache_valid_time": {"type": "int", "default": 86400},
+        },
+        supports_check_mode=True,
+    )
+    versions = {name.partition("=")[0]: name.partition("=")[2] for name in module.params["name"]}
+    hold = list(versions) if module.params["hold"] is None else module.params["hold"]
+    dummy, listed, dummy = module.run_command(["dpkg-query", "--show", SHOWN, *{**versions, **dict.fromkeys(hold)}])
+    rows = [line.split() for line in listed.splitlines() if line.endswith(" installed")]
+    present = {name: (version, wanted) for name, version, wanted, dummy in rows}
+    missing = [name for name, version in versions.items() if name not in present or version not in {"", present[name][0]}]
+    loose = [name for name in hold if name not in present or present[name][1] != "hold"]
+    here = [name for name in loose if name in present]
+    if not missing and len(here) < len(loose):
+        absent = ", ".join(name for name in loose if name not in present)
+        module.fail_json(msg=f"hold: {absent}: not installed, neither by itself nor along with {', '.join(versions)}", installed=[], held=[])
+    if here and not module.check_mode:
+        module.run_command(["dpkg", "--set-selections"], data="".join(f"{name} hold\n" for name in here), check_rc=True)
+    module.exit_json(
+        changed=bool(missing or loose),
+        installed=missing,
+        held=loose,
+        diff={
+            "before": "".join(f"{name} {'not held' if name in present else 'absent'}\n" for name in loose),
+            "after": "".join(f"{name} held\n" for name in loose),
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
