@@ -75,6 +75,7 @@ class SiteModel(TypedDict):
     """A model as seen from a site."""
 
     classification: str
+    max_model_len: int | None
     servers: list[Server]
     gateways: list[Gateway]
 
@@ -414,6 +415,7 @@ class _Builder:
         route = self.plan.routes[model][site]
         return {
             "classification": str(self.spec.models[model].classification),
+            "max_model_len": self.spec.models[model].max_model_len,
             "servers": [{"name": host.name, "fqdn": host.fqdn, "address": str(host.address), "port": self.ports[model]} for host in route.servers],
             "gateways": [{"name": host.name, "fqdn": host.fqdn, "site": host.site, "vpn_address": str(host.vpn_address)} for host in route.gateways],
         }
