@@ -19,7 +19,6 @@ from ansible_collections.sovereign.dify.plugins.module_utils.dify_settings impor
     Site,
     WorkerPool,
     check_pools,
-    connection_budget,
     environment,
     parse,
     release,
@@ -30,6 +29,9 @@ PORTS = {"api": 5101, "websocket": 5090, "web": 3000, "plugin_daemon": 5002, "sa
 """Ports on loopback, or in the sandbox's network; the api's processes have as many from the first on."""
 
 MOST_API_PROCESSES = 64
+VECTOR_CONNECTIONS = 5
+"""Of pgvector's own pool, which each process has."""
+ADMINISTRATION = 20
 SUPERVISED = ("beat", "plugin_daemon")
 """Services that run once in a site: whoever holds the lease starts them."""
 
@@ -196,30 +198,48 @@ def _container(
         command=tuple(worker_command(pool, worker, values.get("LOG_LEVEL", "INFO"))) if pool else (),
         port=port,
         health=HEALTH.get(service, ""),
-        places=max(given.connections - max(given.connections // 5, 2), 1),
+        places=places(given.connections),
         memory_mb=given.memory_mb,
         supervised=service in SUPERVISED,
         worker=worker,
     )
 
 
-def budget(host: Mapping[str, Any], members: Mapping[str, Sequence[Any]]) -> dict[str, int]:
-    """Add up the connections to PostgreSQL that a site may open.
+def declared(host: Mapping[str, Any], members: Mapping[str, Sequence[Any]], max_connections: int) -> dict[str, Any]:
+    """Give a site's processes and pools in the form in which the filter ``capacity_plan`` checks them.
 
     Args:
         host: As ``Host`` has it: every host is given the same.
         members: Hosts of each service.
+        max_connections: Connections that PostgreSQL admits.
 
     Returns:
-        Connections by purpose.
+        The settings, as ``Settings`` in ``module_utils/dify_capacity`` reads them.
     """
     given = parse(Host, host, "host")
-    return connection_budget(
-        given.api.process(),
-        len(members["api"]) * given.api.processes,
-        given.websocket.process(),
-        len(members["websocket"]),
-        given.pools,
-        len(members["worker"]),
-        given.plugin_daemon.process(),
-    ) | {"for leases": len({member["name"] for service in SUPERVISED for member in members[service]}) * len(SUPERVISED)}
+
+    def pooled(kind: str, service: Service | WorkerPool, count: int) -> dict[str, Any]:
+        pool = {"pool_size": service.pool_size, "max_overflow": service.max_overflow, "vector_connections": VECTOR_CONNECTIONS}
+        return {"processes": {member["name"]: count for member in members[kind]}, **pool}
+
+    spare = given.api.connections - places(given.api.connections)
+    found: dict[str, Any] = {
+        "api": {**pooled("api", given.api, given.api.processes), "connections": given.api.connections, "spare_connections": spare},
+        "workers": {
+            pool.name: {**pooled("worker", pool, pool.processes), "concurrency": pool.concurrency, "queues": list(pool.queues)} for pool in given.pools
+        },
+        "plugin_daemon_connections": given.plugin_daemon.pool_size + given.plugin_daemon.max_overflow,
+        # A migration, which runs beside the others, and who asks for leases.
+        "administration": ADMINISTRATION,
+        "max_connections": max_connections,
+    }
+    if members["websocket"]:
+        found["api_websocket"] = pooled("websocket", given.websocket, 1)
+    if members["beat"]:
+        found["beat"] = {}
+    return found
+
+
+def places(connections: int) -> int:
+    """Requests of users that a process is given at once: some that it could take are left for checks and for what Dify asks of itself."""
+    return max(connections - max(connections // 5, 2), 1)

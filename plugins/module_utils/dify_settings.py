@@ -687,35 +687,3 @@ def worker_command(pool: WorkerPool, name: str, log_level: str = "INFO") -> list
         # Without these it asks quorum queues for what they have not, is refused, and tries again for ever.
         *("task.create_missing_queue_type=quorum", "task.default_queue_type=quorum"),
     ]
-
-
-def connection_budget(
-    api: Process, apis: int, websocket: Process, websockets: int, pools: Iterable[WorkerPool], workers: int, daemon: Process
-) -> dict[str, int]:
-    """Add up the connections to PostgreSQL that a site's services may open.
-
-    Args:
-        api: One process of the api.
-        apis: Their number in the site.
-        websocket: One process for WebSocket.
-        websockets: Their number in the site.
-        pools: Worker pools.
-        workers: Hosts that run them.
-        daemon: The plugin daemon, which is one.
-
-    Returns:
-        Connections by purpose.
-    """
-    vector = 5  # pgvector's own pool, of each process
-
-    def of(process: Process | WorkerPool) -> int:
-        return process.pool_size + process.max_overflow + vector
-
-    return {
-        "for api": apis * of(api),
-        "for websocket": websockets * of(websocket),
-        "for workers": workers * sum(pool.processes * of(pool) for pool in pools),
-        "for beat": vector + 10,
-        "for plugin_daemon": daemon.pool_size + daemon.max_overflow,
-        "for migration": 15,
-    }

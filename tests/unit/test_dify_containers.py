@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.sovereign.dify.plugins.module_utils.dify_containers import budget, containers
+from ansible.errors import AnsibleFilterError
+from ansible_collections.sovereign.dify.plugins.filter.capacity_plan import capacity_plan
+from ansible_collections.sovereign.dify.plugins.module_utils.dify_containers import containers, declared
 from ansible_collections.sovereign.dify.plugins.module_utils.dify_release import RELEASES
 from ansible_collections.sovereign.dify.plugins.module_utils.dify_settings import SettingsError, WorkerPool, check_pools, parse
 
-from tests.unit.test_dify_settings import declared
+from tests.unit.test_dify_settings import declared as site_settings
 
 DEFAULTS = yaml.safe_load((Path(__file__).resolve().parents[2] / "roles/dify/defaults/main.yml").read_text(encoding="utf-8"))
 IMAGES = {name: f"registry/{name}@sha256:{'a' * 64}" for name in ("api", "web", "plugin_daemon", "sandbox", "ssrf_proxy")}
@@ -31,7 +33,7 @@ def host(*services: str, **changes: Any) -> dict[str, Any]:
 
 
 def listed(*services: str, settings: dict[str, Any] | None = None, **changes: Any) -> dict[str, dict[str, Any]]:
-    return {item["name"]: item for item in containers(declared(), host(*services, **changes), IMAGES, settings or {})}
+    return {item["name"]: item for item in containers(site_settings(), host(*services, **changes), IMAGES, settings or {})}
 
 
 def test_a_host_that_runs_everything() -> None:
@@ -59,8 +61,8 @@ def test_a_worker_runs_its_own_command_under_a_name_of_its_own() -> None:
     found = listed()
     workers = {name: item for name, item in found.items() if item["service"] == "worker"}
     assert len({item["worker"] for item in workers.values()}) == len(workers)
-    assert found["dify_worker_workflow_2"]["command"][-1] == "task.default_queue_type=quorum"
-    assert "--hostname=workflow_2@hq-app1" in found["dify_worker_workflow_2"]["command"]
+    assert found["dify_worker_workflow_1"]["command"][-1] == "task.default_queue_type=quorum"
+    assert "--hostname=workflow_1@hq-app1" in found["dify_worker_workflow_1"]["command"]
     assert found["dify_api_1"]["command"] == found["dify_beat"]["command"] == ()
 
 
@@ -94,26 +96,39 @@ def test_the_roles_own_pools_consume_every_queue_of_a_release_once(release: str)
     assert check_pools(pools, RELEASES[release].queues) == []
     of = {queue: pool for pool in pools for queue in pool.queues}
     assert of["workflow_based_app_execution"].queues == ("workflow_based_app_execution",)
-    assert of["workflow_based_app_execution"].processes >= 2
     assert all(queue.startswith("priority_") for queue in of["priority_dataset"].queues)
     assert of["priority_pipeline"] is of["priority_dataset"]
     assert of["dataset"] not in (of["priority_dataset"], of["mail"])
 
 
-def test_the_budget_grows_with_hosts_and_processes() -> None:
-    hosts = [{"name": "a"}, {"name": "b"}]
-    one = budget(host(), {"api": hosts[:1], "websocket": hosts[:1], "worker": hosts[:1], "beat": hosts[:1], "plugin_daemon": hosts[:1]})
-    two = budget(host(), {"api": hosts, "websocket": hosts, "worker": hosts, "beat": hosts, "plugin_daemon": hosts})
-    assert one["for api"] == 2 * 65
-    assert two["for api"] == 2 * one["for api"]
-    assert two["for plugin_daemon"] == one["for plugin_daemon"] == 30
-    assert (one["for leases"], two["for leases"]) == (2, 4)
+def members(*names: str) -> dict[str, list[dict[str, str]]]:
+    hosts = [{"name": name} for name in names]
+    return dict.fromkeys(("api", "websocket", "worker", "beat", "plugin_daemon"), hosts)
+
+
+def plan(given: dict[str, object], max_connections: int, *names: str) -> dict[str, object]:
+    hosts = [{"name": name, "cores": 8, "memory_mb": 32768, "runs": ["api", "worker"]} for name in names]
+    wanted = {"streams": 10, "answer_seconds": 10, "answer_chunks": 300}
+    return capacity_plan(hosts, wanted, declared(given, members(*names), max_connections))
+
+
+def defaults() -> dict[str, object]:
+    return host(**{name: DEFAULTS[f"dify_{name}"] for name in ("api", "websocket", "plugin_daemon")})
+
+
+def test_two_hosts_with_the_roles_defaults_fit_into_patronis() -> None:
+    found = plan(defaults(), 300, "a", "b")
+    assert found["supports"]["streams"] == 16, found
+
+
+def test_a_third_host_needs_a_larger_postgresql_and_is_told_so() -> None:
+    with pytest.raises(AnsibleFilterError, match=r"PostgreSQL admits 300, and may be asked for api 3 x 30 .* set max_connections to \d+ or more"):
+        plan(defaults(), 300, "a", "b", "c")
 
 
 def test_upstreams_stock_settings_exceed_upstreams_stock_postgresql() -> None:
     stock = {"pool_size": 30, "max_overflow": 10}
     pool = {"name": "all", "queues": ["mail"], "concurrency": 4, **stock}
     given = host(api={"processes": 1, "connections": 10, **stock}, plugin_daemon={"pool_size": 30, "max_overflow": 0}, pools=[pool])
-    one = [{"name": "a"}]
-    sums = budget(given, {"api": one, "websocket": [], "worker": one, "beat": [], "plugin_daemon": []})
-    assert sums["for api"] + sums["for workers"] + sums["for plugin_daemon"] > 100
+    with pytest.raises(AnsibleFilterError, match="PostgreSQL admits 100, and may be asked for api 40 .* workers all 40 .* plugin_daemon 30"):
+        plan(given, 100, "a")

@@ -173,9 +173,9 @@ def test_the_proxy_allows_what_is_named_and_denies_the_rest(host: Rendered, tmp_
 
 def test_the_proxy_of_a_host_serves_its_processes_and_finds_all_of_the_site(host: Rendered) -> None:
     text = host.text("/etc/dify/haproxy.cfg")
-    assert "server dify_api_1 127.0.0.1:5101 check inter 5s fastinter 1s fall 3 rise 1 maxconn 12" in text
+    assert "server dify_api_1 127.0.0.1:5101 check inter 5s fastinter 1s fall 3 rise 1 maxconn 8" in text
     assert "server dify_api_1 127.0.0.1:5101 track api/dify_api_1" in text
-    assert text.count("hq-app2 198.18.1.52:9441 ssl verify required") == 1
+    assert text.count("hq-app2 198.18.1.52:9441 ssl verify required") == 2
     assert text.count("hq-app2 198.18.1.52:9444 ssl verify required") == 1
     assert "hq-gw1 198.18.1.11:8443 ssl verify required" in text
     assert text.count("bind 198.18.1.51:") == text.count("ca-file /etc/sovereign/pki/ca.crt verify required alpn http/1.1") == 5
@@ -193,13 +193,11 @@ def test_the_supervisor_reaches_postgresql_as_dify_does(host: Rendered) -> None:
 
 
 def test_the_roles_defaults_fit_the_connections_that_patroni_admits(host: Rendered) -> None:
-    budget = host.value("{{ __dify_host | sovereign.dify.dify_connections(dify_members) }}")
     patroni = yaml.safe_load((ROLE.parent / "patroni/defaults/main.yml").read_text(encoding="utf-8"))
-    assert sum(budget.values()) <= patroni["patroni_max_connections"], budget
-    # A stream holds one connection while it needs up to two more: with fewer for each, streams wait for each other, for ever.
-    (api,) = host.value("{{ __dify_containers | selectattr('service', 'eq', 'api') }}")
-    given = host.value("{{ dify_api }}")
-    assert 3 * api["places"] <= given["pool_size"] + given["max_overflow"]
+    assert host.value("{{ dify_max_connections }}") == patroni["patroni_max_connections"]
+    machines = [{"name": name, "cores": 8, "memory_mb": 32768, "runs": ["api", "worker"]} for name in ("hq-app1", "hq-app2")]
+    plan = "machines | sovereign.dify.capacity_plan(dify_wanted, __dify_host | sovereign.dify.dify_declared(dify_members, dify_max_connections))"
+    assert host.value(f"{{{{ ({plan.replace('machines', str(machines))}).enough }}}}")
 
 
 def test_faults_are_told_in_sentences(tmp_path: Path) -> None:

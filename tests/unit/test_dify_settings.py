@@ -17,7 +17,6 @@ from ansible_collections.sovereign.dify.plugins.module_utils.dify_settings impor
     Site,
     WorkerPool,
     check_pools,
-    connection_budget,
     environment,
     parse,
     worker_command,
@@ -328,16 +327,3 @@ def test_a_worker_can_consume_quorum_queues_and_has_a_name_of_its_own() -> None:
     assert "--queues=priority_dataset,priority_pipeline" in command
     assert "--hostname=priority_1@hq-app1" in command
     assert "--concurrency=4" in command
-
-
-def test_connections_are_added_up_over_the_site() -> None:
-    small = Process(pool_size=5, max_overflow=5)
-    budget = connection_budget(PROCESS, 4, small, 2, POOLS, 2, Process(pool_size=10, max_overflow=20))
-    assert budget == {
-        "for api": 4 * 65,
-        "for websocket": 2 * 15,
-        "for workers": 2 * 5 * 15,
-        "for beat": 15,
-        "for plugin_daemon": 30,
-        "for migration": 15,
-    }

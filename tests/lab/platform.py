@@ -1,0 +1,276 @@
+"""Dify as its users meet it: through the site's entry, over TLS, by application keys; and its console, to make applications."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import requests
+from requests.adapters import HTTPAdapter
+
+from tests.lab.conftest import STATE, execute
+
+NAME, ADDRESS = "ai.hq.lab.internal", "198.18.1.10"
+HOSTS = ("hq-app1", "hq-app2")
+PROVIDER = "langgenius/openai_api_compatible/openai_api_compatible"
+EMAIL = "admin@lab.internal"
+STUB_PORT = 18000
+# A model that says a word each half second, for as long as it is asked to: what is measured is Dify, and not the model.
+STUB = """
+import json, socketserver, sys, time
+from http.server import BaseHTTPRequestHandler
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def log_message(self, *words): pass
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        words = int(body.get("max_tokens", 4))
+        self.send_response(200)
+        self.send_header("Connection", "close")
+        self.close_connection = True
+        if not body.get("stream"):
+            answer = json.dumps({"choices": [{"index": 0, "message": {"role": "assistant", "content": "pong"}}]}).encode()
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+            return
+        self.send_header("Content-Type", "text/event-stream")
+        self.end_headers()
+        for index in range(words):
+            delta = {"choices": [{"index": 0, "delta": {"content": f"word{index} "}}]}
+            self.wfile.write(b"data: " + json.dumps(delta).encode() + b"\\n\\n")
+            self.wfile.flush()
+            # Names of conversations come at once.
+            if words > 8:
+                time.sleep(0.5)
+        self.wfile.write(b"data: [DONE]\\n\\n")
+class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
+    allow_reuse_address = daemon_threads = True
+    request_queue_size = 256
+Server(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+class Pinned(HTTPAdapter):
+    """Connects to an address, and expects the entry's certificate there."""
+
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
+        super().init_poolmanager(*arguments, **options, server_hostname=NAME, assert_hostname=NAME)
+
+
+def session() -> requests.Session:
+    """Give a session with the entry."""
+    found = requests.Session()
+    found.mount("https://", Pinned(pool_maxsize=1))
+    found.verify = str(STATE / "pki/ca.crt")
+    found.headers["Host"] = NAME
+    found.trust_env = False
+    return found
+
+
+@dataclass
+class Answer:
+    """What came of one question.
+
+    Attributes:
+        status: HTTP's status; 0 where there was no answer.
+        started: When it was asked, by the monotonic clock.
+        first: Seconds to the first piece of the answer; of a whole one, to all of it.
+        ended: Seconds to the end.
+        pieces: Pieces of the answer.
+        error: What went wrong, if anything did.
+        retry_after: What a refusal said of when to come again.
+    """
+
+    status: int = 0
+    started: float = 0.0
+    first: float = 0.0
+    ended: float = 0.0
+    pieces: int = 0
+    error: str = ""
+    retry_after: str = ""
+    events: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether all of the answer came."""
+        return self.status == 200 and not self.error
+
+
+def ask(path: str, key: str, body: dict[str, Any], timeout: float = 120, base: str = f"https://{ADDRESS}", on_first: Callable[[], None] | None = None) -> Answer:
+    """Ask a question by an application's key, and read the answer to its end."""
+    answer = Answer(started=time.monotonic())
+    streaming = body.get("response_mode") == "streaming"
+    try:
+        with session().post(f"{base}{path}", json=body, headers={"Authorization": f"Bearer {key}"}, stream=True, timeout=(10, timeout)) as response:
+            answer.status = response.status_code
+            answer.retry_after = response.headers.get("Retry-After", "")
+            if not streaming or response.status_code != 200:
+                response.content  # noqa: B018 - reads it
+                answer.first = time.monotonic() - answer.started
+            else:
+                _read(response, answer, on_first)
+    except requests.RequestException as error:
+        answer.error = f"{type(error).__name__}: {error}"[:300]
+    answer.ended = time.monotonic() - answer.started
+    return answer
+
+
+def _read(response: requests.Response, answer: Answer, on_first: Callable[[], None] | None) -> None:
+    ends = False
+    for line in response.iter_lines(chunk_size=1):
+        if not line.startswith(b"data:"):
+            continue
+        event = json.loads(line.removeprefix(b"data:"))
+        answer.events.append(event["event"])
+        if event["event"] in ("message", "text_chunk"):
+            answer.pieces += 1
+            if answer.pieces == 1:
+                answer.first = time.monotonic() - answer.started
+                if on_first:
+                    on_first()
+        elif event["event"] == "error":
+            answer.error = str(event.get("message"))[:300]
+        ends |= event["event"] in ("message_end", "workflow_finished")
+        if event["event"] == "workflow_finished" and event["data"]["status"] != "succeeded":
+            answer.error = str(event["data"].get("error"))[:300]
+    if not ends and not answer.error:
+        answer.error = "cut off"
+
+
+def chat(key: str, mode: str = "streaming", **options: Any) -> Answer:
+    """Ask a chat application."""
+    return ask("/v1/chat-messages", key, {"inputs": {}, "query": "Hello", "user": "u", "response_mode": mode}, **options)
+
+
+def workflow(key: str, mode: str = "streaming", **options: Any) -> Answer:
+    """Run a workflow application."""
+    return ask("/v1/workflows/run", key, {"inputs": {"query": "hello"}, "user": "u", "response_mode": mode}, **options)
+
+
+class Console:
+    """The console, as the administrator that the role has made."""
+
+    def __init__(self) -> None:
+        """Log in."""
+        self.session = session()
+        password = (STATE / "secrets/dify/admin_password").read_text().strip()
+        self.ask("POST", "login", json={"email": EMAIL, "password": base64.b64encode(password.encode()).decode()})
+        (token,) = [cookie.value for cookie in self.session.cookies if cookie.name.endswith("csrf_token")]
+        self.session.headers["X-CSRF-Token"] = str(token)
+
+    def ask(self, method: str, path: str, **arguments: Any) -> Any:
+        """Ask for something and return the answer's JSON."""
+        answer = self.session.request(method, f"https://{ADDRESS}/console/api/{path}", timeout=60, **arguments)
+        assert answer.ok, f"{method} {path}: {answer.status_code} {answer.text}"
+        return answer.json() if answer.content else None
+
+    def key(self, app: str) -> str:
+        """Make a key of an application."""
+        token: str = self.ask("POST", f"apps/{app}/api-keys")["token"]
+        return token
+
+    def chat(self, model: str = "assistant", tokens: int = 12) -> str:
+        """Make a chat application and return a key of it."""
+        app = self.ask("POST", "apps", json={"name": f"chat {model} {tokens}", "mode": "chat"})
+        chosen = {"provider": PROVIDER, "name": model, "mode": "chat", "completion_params": {"max_tokens": tokens}}
+        self.ask("POST", f"apps/{app['id']}/model-config", json={"model": chosen})
+        return self.key(app["id"])
+
+    def workflow(self, model: str = "assistant", tokens: int = 8) -> str:
+        """Make and publish a workflow that calls the sandbox and a model, and return a key of it."""
+        chosen = {"provider": PROVIDER, "name": model, "completion_params": {"max_tokens": tokens}}
+        code = "def main(q):\n    return {'loud': q.upper()}"
+        nodes = {
+            "start": {"type": "start", "variables": [{"variable": "query", "required": True}]},
+            "code": {"type": "code", "code": code, "variables": [{"variable": "q", "value_selector": ["start", "query"]}]},
+            "llm": {"type": "llm", "model": chosen, "prompt_template": [{"role": "user", "text": "{{#code.loud#}}"}]},
+            "end": {"type": "end", "outputs": [{"variable": "text", "value_selector": ["llm", "text"]}]},
+        }
+        edges = [{"source": source, "target": target} for source, target in itertools.pairwise(nodes)]
+        app = self.ask("POST", "apps", json={"name": "flow", "mode": "workflow"})
+        graph = {"nodes": [{"id": name, "data": data} for name, data in nodes.items()], "edges": edges}
+        self.ask("POST", f"apps/{app['id']}/workflows/draft", json={"graph": graph, "features": {}})
+        self.ask("POST", f"apps/{app['id']}/workflows/publish", json={})
+        return self.key(app["id"])
+
+    def stub(self) -> str:
+        """Start the slow model on each host, register it, and return its name."""
+        for host in HOSTS:
+            execute(host, "sh", "-c", "cat > /run/slow_model.py", stdin=STUB)
+            execute(host, "sh", "-c", f"pkill -f slow_model.py; setsid python3 /run/slow_model.py {STUB_PORT} >/dev/null 2>&1 & sleep 1")
+        path = f"workspaces/current/model-providers/{PROVIDER}/models/credentials"
+        if not self.ask("GET", f"{path}?model=slow&model_type=llm")["current_credential_id"]:
+            given = {"endpoint_url": f"http://127.0.0.1:{STUB_PORT}/v1", "api_key": "none", "mode": "chat", "context_size": "4096"}
+            self.ask("POST", path, json={"model": "slow", "model_type": "llm", "name": "slow", "credentials": given})
+        return "slow"
+
+
+def at_once(count: int, question: Callable[[], Answer]) -> list[Answer]:
+    """Ask so many questions at the same time, and give all answers."""
+    answers: list[Answer] = []
+    threads = [threading.Thread(target=lambda: answers.append(question())) for dummy in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return answers
+
+
+class Steady:
+    """Asks one question after another, in several threads, until told to stop."""
+
+    def __init__(self, question: Callable[[], Answer], clients: int = 2, pause: float = 0.2) -> None:
+        """Begin."""
+        self.answers: list[Answer] = []
+        self._over = threading.Event()
+
+        def run() -> None:
+            while not self._over.is_set():
+                self.answers.append(question())
+                time.sleep(pause)
+
+        self._threads = [threading.Thread(target=run, daemon=True) for dummy in range(clients)]
+        for thread in self._threads:
+            thread.start()
+
+    def end(self) -> list[Answer]:
+        """Stop and give all answers, in the order of their questions."""
+        self._over.set()
+        for thread in self._threads:
+            thread.join(180)
+        return sorted(self.answers, key=lambda answer: answer.started)
+
+
+def longest_gap(answers: list[Answer]) -> float:
+    """Give the longest time between two answers, in seconds."""
+    moments = sorted(answer.started + answer.ended for answer in answers if answer.ok)
+    return max((later - earlier for earlier, later in itertools.pairwise(moments)), default=float("inf"))
+
+
+def flask(*command: str, host: str = "hq-app1") -> str:
+    """Run a command of the api's image, in the api's first container on a host."""
+    return execute(host, "podman", "exec", "dify_api_1", "flask", *command, timeout=180).stdout
+
+
+def ledger() -> list[dict[str, Any]]:
+    """Give the stand-in's ledger of tasks."""
+    rows: list[dict[str, Any]] = json.loads(flask("ledger").splitlines()[-1])
+    return rows
+
+
+def leader(service: str) -> Iterator[str]:
+    """Give the host of a data service's leader."""
+    questions = {
+        "patroni": ["su", "-s", "/bin/sh", "postgres", "-c", "psql -Atc 'select not pg_is_in_recovery()' | grep -q t"],
+        "redis": ["sh", "-c", "redis-admin role | head -1 | grep -q master"],
+    }
+    for host in ("hq-db1", "hq-db2", "hq-db3"):
+        if execute(host, *questions[service], check=False).returncode == 0:
+            yield host
