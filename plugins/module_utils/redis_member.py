@@ -330,7 +330,7 @@ class Member:
             for words in sentinel_lines(self.wanted_sentinel.read_text())
             if words[0] in common or words[1] == self.name
         ]
-        users = {option: value for _, option, value in wanted if option.endswith("-user")}
+        users = {option: value for dummy, option, value in wanted if option.endswith("-user")}
         for name, option, value in wanted:
             present = (told if name else common).get(option, "")
             if present == value and not (option == "sentinel-pass" and self._shut_out(connection, users["sentinel-user"], value)):

@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+GOODBYE_S = 0.2
 RETRY_PAUSE_S = 0.1
 
 
@@ -177,7 +178,8 @@ class Rabbitmq:
         import pika
 
         s = self.settings
-        with suppress(Exception), within(s.timeout):
+        # A server that has gone would be waited for to say goodbye.
+        with suppress(Exception), within(GOODBYE_S):
             self.session.close()
         parameters = pika.ConnectionParameters(
             host=s.host,
