@@ -22,7 +22,7 @@ def ask(on: Any) -> Any:
     """Ask the entry as a browser would, from its own host; give status and body."""
 
     def request(path: str, *options: str) -> tuple[int, str]:
-        command = f"curl --silent --cacert /etc/sovereign/pki/ca.crt --resolve ai.hq.dify.test:443:198.18.62.21 {' '.join(options)}"
+        command = f"curl --silent --cacert /etc/sovereign/pki/ca.crt --resolve ai.hq.dify.test:443:198.18.72.21 {' '.join(options)}"
         printed = on("gw").check_output(f"{command} --write-out '\\n%{{http_code}}' '{ENTRY}{path}'")
         body, _, status = printed.rpartition("\n")
         return int(status), body
@@ -73,18 +73,18 @@ def test_every_queue_is_a_quorum_queue_with_consumers(on: Any) -> None:
 
 def test_nobody_reaches_a_host_of_dify_but_its_peers(on: Any) -> None:
     for port in (5002, 3128, 9441):
-        assert on("data").run(f"timeout 3 bash -c '</dev/tcp/198.18.62.31/{port}'").rc != 0
-    assert on("gw").run("timeout 3 bash -c '</dev/tcp/198.18.62.31/9441'").rc == 0
-    assert on("gw").run("curl --silent --insecure https://198.18.62.31:9441/healthz").rc != 0, "without a certificate"
+        assert on("data").run(f"timeout 3 bash -c '</dev/tcp/198.18.72.31/{port}'").rc != 0
+    assert on("gw").run("timeout 3 bash -c '</dev/tcp/198.18.72.31/9441'").rc == 0
+    assert on("gw").run("curl --silent --insecure https://198.18.72.31:9441/healthz").rc != 0, "without a certificate"
 
 
 def test_code_of_users_reaches_the_proxy_and_nothing_else(on: Any) -> None:
     inside = "podman exec dify_sandbox timeout 3 bash -c"
     assert on("app1").run(f"{inside} '</dev/tcp/10.89.77.1/3128'").rc == 0
-    for target in ("198.18.62.11/5432", "10.89.77.1/6379", "10.89.77.1/22", "198.18.62.21/443"):
+    for target in ("198.18.72.11/5432", "10.89.77.1/6379", "10.89.77.1/22", "198.18.72.21/443"):
         assert on("app1").run(f"{inside} '</dev/tcp/{target}'").rc != 0, target
     refused = on("app1").check_output(
-        "curl --silent --output /dev/null --write-out '%{http_code}' --proxy http://127.0.0.1:3128 http://198.18.62.11:8008/"
+        "curl --silent --output /dev/null --write-out '%{http_code}' --proxy http://127.0.0.1:3128 http://198.18.72.11:8008/"
     )
     assert refused == "403"
 
