@@ -149,8 +149,8 @@ class Postgresql:
     The server's own time-outs would not do: a commit that waits for its standby and is cancelled is reported as done.
     """
 
-    def __init__(self, conninfo: str, name: str, holder: str) -> None:
-        """Connect at the first question."""
+    def __init__(self, conninfo: Path, name: str, holder: str) -> None:
+        """Connect at the first question, by what the file then says: a password may have been replaced since."""
         import psycopg2  # the distribution's, on the host
         from psycopg2 import extensions
 
@@ -187,7 +187,7 @@ class Postgresql:
 
     def _execute(self, statement: str, values: tuple[object, ...]) -> list[Any]:
         if self.connection is None or self.connection.closed:
-            self.connection = self.psycopg2.connect(self.conninfo)
+            self.connection = self.psycopg2.connect(self.conninfo.read_text().strip())
             self.connection.autocommit = True
         with self.connection.cursor() as cursor:
             cursor.execute(statement, values)
@@ -247,7 +247,7 @@ def main() -> int:
     given = parser.parse_args()
     unit = Service(given.unit)
     supervisor = Supervisor(
-        Postgresql(given.conninfo.read_text().strip(), given.lease, given.holder),
+        Postgresql(given.conninfo, given.lease, given.holder),
         unit,
         given.seconds,
         say=lambda line: print(line, flush=True),
