@@ -259,7 +259,8 @@ class Setup:
             return True
         plugin, version = described(self.wanted.package)
         installed = {
-            entry.get("plugin_id"): entry.get("version") for entry in self.console.must("GET", f"{CURRENT}/plugin/list?page=1&page_size=256")["plugins"]
+            entry.get("plugin_id"): entry.get("version")
+            for entry in self.console.must("GET", f"{CURRENT}/plugin/list?page=1&page_size=256")["plugins"]
         }
         if installed.get(plugin) == version:
             return there or self._offered()
@@ -307,12 +308,13 @@ class Setup:
             current = found.get("credentials") or {}
             shown = {**credentials, "api_key": obfuscated(self.wanted.api_key)}
             body: Json = {"model": model.name, "model_type": MODEL_TYPE, "name": "model_gateway", "credentials": credentials}
+            different = {key: value for key, value in shown.items() if str(current.get(key, "")) != value}
+            what = f"model {model.name}"
             if not found.get("current_credential_id"):
-                if self._note(f"model {model.name}", None, shown):
+                if self._note(what, None, shown):
                     self.console.must("POST", path, body)
-            elif different := {key: value for key, value in shown.items() if str(current.get(key, "")) != value}:
-                if self._note(f"model {model.name}", {key: current.get(key) for key in different}, different):
-                    self.console.must("PUT", path, {**body, "credential_id": found["current_credential_id"]})
+            elif different and self._note(what, {key: current.get(key) for key in different}, different):
+                self.console.must("PUT", path, {**body, "credential_id": found["current_credential_id"]})
 
     def _default_model(self) -> None:
         name = self.wanted.default_model

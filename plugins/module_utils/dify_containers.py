@@ -226,7 +226,8 @@ def declared(host: Mapping[str, Any], members: Mapping[str, Sequence[Any]], max_
     found: dict[str, Any] = {
         "api": {**pooled("api", given.api, given.api.processes), "connections": given.api.connections, "spare_connections": spare},
         "workers": {
-            pool.name: {**pooled("worker", pool, pool.processes), "concurrency": pool.concurrency, "queues": list(pool.queues)} for pool in given.pools
+            pool.name: {**pooled("worker", pool, pool.processes), "concurrency": pool.concurrency, "queues": list(pool.queues)}
+            for pool in given.pools
         },
         "plugin_daemon_connections": given.plugin_daemon.pool_size + given.plugin_daemon.max_overflow,
         # A migration, which runs beside the others, and who asks for leases.

@@ -90,7 +90,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-changes: {description: "What was changed, or would have been, by what it is about.", returned: success, type: dict, sample: {account: platform@bank.example}}
+changes:
+  description: What was changed, or would have been, by what it is about.
+  returned: success
+  type: dict
+  sample: {account: platform@bank.example}
 """
 
 import json
@@ -136,7 +140,10 @@ def main() -> None:
         changed = setup.run()
     except ConsoleError as error:
         module.fail_json(msg=f"Dify is not set up: {error}", changes=setup.after)
-    shown = {side: json.dumps(values, indent=2, sort_keys=True) + "\n" if values else "" for side, values in (("before", setup.before), ("after", setup.after))}
+    shown = {
+        side: json.dumps(values, indent=2, sort_keys=True) + "\n" if values else ""
+        for side, values in (("before", setup.before), ("after", setup.after))
+    }
     module.exit_json(changed=changed, changes=setup.after, diff=shown)
 
 

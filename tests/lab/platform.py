@@ -61,6 +61,7 @@ class Pinned(HTTPAdapter):
     """Connects to an address, and expects the entry's certificate there."""
 
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
+        """Name the entry in the handshake, and in the check."""
         super().init_poolmanager(*arguments, **options, server_hostname=NAME, assert_hostname=NAME)
 
 
@@ -103,7 +104,9 @@ class Answer:
         return self.status == 200 and not self.error
 
 
-def ask(path: str, key: str, body: dict[str, Any], timeout: float = 120, base: str = f"https://{ADDRESS}", on_first: Callable[[], None] | None = None) -> Answer:
+def ask(
+    path: str, key: str, body: dict[str, Any], timeout: float = 120, base: str = f"https://{ADDRESS}", on_first: Callable[[], None] | None = None
+) -> Answer:
     """Ask a question by an application's key, and read the answer to its end."""
     answer = Answer(started=time.monotonic())
     streaming = body.get("response_mode") == "streaming"

@@ -14,7 +14,7 @@ import pytest
 
 from lab.testing import PROJECT
 from tests.lab.conftest import container, execute, wait_until
-from tests.lab.platform import HOSTS, Answer, Console, Steady, at_once, chat, flask, leader, ledger, longest_gap, workflow
+from tests.lab.platform import HOSTS, Console, Steady, at_once, chat, flask, leader, ledger, longest_gap, workflow
 
 INVENTORY = str(PROJECT / "inventories/lab")
 # What preflight says that the lab's settings carry, and what the proxies let through at once.
@@ -115,7 +115,7 @@ def test_new_requests_succeed_after_the_death_of_a_leader(service: str, workflow
 
 def test_a_host_dies_under_open_streams(slow: Callable[[int], str]) -> None:
     key = slow(60)
-    at_work = {host: 0 for host in HOSTS}
+    at_work = dict.fromkeys(HOSTS, 0)
     begun = time.monotonic()
     streams = Steady(lambda: chat(key, timeout=90), clients=50, pause=3600)
     wait_until(lambda: sum(open_streams(host) for host in HOSTS) >= 48, "50 streams are open", 40)
@@ -129,9 +129,8 @@ def test_a_host_dies_under_open_streams(slow: Callable[[int], str]) -> None:
     finally:
         subprocess.run(["docker", "start", container("hq-app2")], check=True, capture_output=True)
     cut = [answer for answer in streams.answers if not answer.ok]
-    print(
-        f"\n{at_work} streams; {len(cut)} were cut off with their host {killed - begun:.0f} s after the first; new ones in {[round(p.first, 1) for p in probes]} s"
-    )
+    firsts = [round(probe.first, 1) for probe in probes]
+    print(f"\n{at_work} streams; {len(cut)} were cut off with their host {killed - begun:.0f} s after the first; new ones began in {firsts} s")
     assert all(probe.ok for probe in probes), probes
     assert len(cut) <= at_work["hq-app2"] + 2, cut[:3]
     assert at_work["hq-app1"] >= 15, at_work
@@ -140,7 +139,9 @@ def test_a_host_dies_under_open_streams(slow: Callable[[int], str]) -> None:
 
 def open_streams(host: str) -> int:
     """Count the requests that a host's api has."""
-    shown = execute(host, "sh", "-c", "echo 'show stat' | socat - /run/dify_proxy/admin.sock 2>/dev/null || python3 - <<'E'\n" + READ_STAT + "\nE").stdout
+    shown = execute(
+        host, "sh", "-c", "echo 'show stat' | socat - /run/dify_proxy/admin.sock 2>/dev/null || python3 - <<'E'\n" + READ_STAT + "\nE"
+    ).stdout
     rows = [line.split(",") for line in shown.splitlines() if line.startswith(("api,dify_api", "api_reserved,dify_api"))]
     return sum(int(row[4] or 0) for row in rows)
 
@@ -180,7 +181,9 @@ def test_an_upgrade_under_load_fails_no_request_and_loses_no_task(chat_key: str,
     wait_until(lambda: all(row["finished_at"] for row in ledger() if row["id"] in sent), "every task has ended", 120)
     rows = [row for row in ledger() if row["id"] in sent]
     again = [row for row in rows if row["starts"] != 1]
-    print(f"\nupgrade under load: {len(answers)} blocking requests, {len(failed)} failed, {len(rows)} tasks done, {len(again)} of them twice: {failed[:2]}")
+    print(
+        f"\nupgrade under load: {len(answers)} blocking requests, {len(failed)} failed: {failed[:2]}; {len(rows)} tasks, {len(again)} of them twice"
+    )
     assert len(answers) > 20
     assert not failed
     assert len(rows) == 200

@@ -30,6 +30,7 @@ class Stub(Console):
     """A console in memory."""
 
     def __init__(self) -> None:
+        """Begin as a fresh platform."""
         super().__init__("http://nowhere.test")
         self.password = ""
         self.initialized = False
@@ -40,6 +41,7 @@ class Stub(Console):
         self.changes: list[str] = []
 
     def ask(self, method: str, path: str, body: object = None, package: bytes | None = None) -> Answer:
+        """Answer as the routes do that are asked."""
         given: Json = body if isinstance(body, dict) else {}
         path, dummy, query = path.partition("?")
         what = f"{method} {path.removeprefix('workspaces/current').lstrip('/')}"
@@ -165,7 +167,7 @@ def test_a_changed_password_is_told_with_the_remedy(package: Path) -> None:
     console = Stub()
     Setup(console, wanted(package)).run()
     console.password = "changed"
-    with pytest.raises(ConsoleError, match="nobody can log in as admin@bank.test .* give the new one"):
+    with pytest.raises(ConsoleError, match=r"nobody can log in as admin@bank.test .* give the new one"):
         Setup(console, wanted(package)).run()
 
 
@@ -191,5 +193,5 @@ def test_what_is_no_package_is_refused(tmp_path: Path, content: bytes | None) ->
 
 
 def test_nobody_there_is_told_with_where_to_look() -> None:
-    with pytest.raises(ConsoleError, match="no answer from http://127.0.0.1:9: .*systemctl status"):
+    with pytest.raises(ConsoleError, match=r"no answer from http://127.0.0.1:9: .*systemctl status"):
         Console("http://127.0.0.1:9").ask("GET", "setup")

@@ -106,13 +106,13 @@ def members(*names: str) -> dict[str, list[dict[str, str]]]:
     return dict.fromkeys(("api", "websocket", "worker", "beat", "plugin_daemon"), hosts)
 
 
-def plan(given: dict[str, object], max_connections: int, *names: str) -> dict[str, object]:
+def plan(given: dict[str, Any], max_connections: int, *names: str) -> dict[str, Any]:
     hosts = [{"name": name, "cores": 8, "memory_mb": 32768, "runs": ["api", "worker"]} for name in names]
     wanted = {"streams": 10, "answer_seconds": 10, "answer_chunks": 300}
     return capacity_plan(hosts, wanted, declared(given, members(*names), max_connections))
 
 
-def defaults() -> dict[str, object]:
+def defaults() -> dict[str, Any]:
     return host(**{name: DEFAULTS[f"dify_{name}"] for name in ("api", "websocket", "plugin_daemon")})
 
 
@@ -130,5 +130,5 @@ def test_upstreams_stock_settings_exceed_upstreams_stock_postgresql() -> None:
     stock = {"pool_size": 30, "max_overflow": 10}
     pool = {"name": "all", "queues": ["mail"], "concurrency": 4, **stock}
     given = host(api={"processes": 1, "connections": 10, **stock}, plugin_daemon={"pool_size": 30, "max_overflow": 0}, pools=[pool])
-    with pytest.raises(AnsibleFilterError, match="PostgreSQL admits 100, and may be asked for api 40 .* workers all 40 .* plugin_daemon 30"):
+    with pytest.raises(AnsibleFilterError, match=r"PostgreSQL admits 100, and may be asked for api 40 .* workers all 40 .* plugin_daemon 30"):
         plan(given, 100, "a")
