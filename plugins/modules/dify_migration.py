@@ -121,7 +121,8 @@ def main() -> None:
 
     def run() -> str:
         command = ["podman", "run", "--rm", "--replace", "--name=dify_migration", "--pull=never", "--network=host", "--log-driver=journald"]
-        limits = ["--cap-drop=all", "--security-opt=no-new-privileges", f"--timeout={given['timeout']}"]
+        # In the groups of who calls: it ends, and within them.
+        limits = ["--cgroups=disabled", "--cap-drop=all", "--security-opt=no-new-privileges", f"--timeout={given['timeout']}"]
         dummy, printed, complaint = module.run_command([*command, *limits, *volumes, f"--env-file={given['environment_file']}", given["image"]])
         return str(printed) + str(complaint)
 
