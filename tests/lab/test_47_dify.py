@@ -73,7 +73,7 @@ def test_a_streaming_workflow_goes_by_the_queue_and_comes_back_by_the_event_bus(
 
 
 def test_bulk_indexing_keeps_no_urgent_task_waiting() -> None:
-    flask("enqueue", "--queue", "dataset", "--count", "200", "--seconds", "1")
+    flask("enqueue", "--queue", "dataset", "--count", "200", "--seconds", "2")
     (urgent,) = flask("enqueue", "--queue", "priority_dataset", "--seconds", "0").split()[-1:]
 
     def row() -> dict[str, Any]:
@@ -84,7 +84,7 @@ def test_bulk_indexing_keeps_no_urgent_task_waiting() -> None:
     left = sum(row["queue"] == "dataset" and row["finished_at"] is None for row in ledger())
     print(f"\nthe urgent task waited {waited:.2f} s, with {left} of 200 indexing tasks not done")
     assert waited <= 2
-    assert left > 100
+    assert left > 50
 
 
 def seconds(moment: Any) -> float:
