@@ -104,9 +104,7 @@ class Answer:
         return self.status == 200 and not self.error
 
 
-def ask(
-    path: str, key: str, body: dict[str, Any], timeout: float = 120, base: str = f"https://{ADDRESS}", on_first: Callable[[], None] | None = None
-) -> Answer:
+def ask(path: str, key: str, body: dict[str, Any], timeout: float = 120, base: str = f"https://{ADDRESS}") -> Answer:
     """Ask a question by an application's key, and read the answer to its end."""
     answer = Answer(started=time.monotonic())
     streaming = body.get("response_mode") == "streaming"
@@ -118,16 +116,20 @@ def ask(
                 response.content  # noqa: B018 - reads it
                 answer.first = time.monotonic() - answer.started
             else:
-                _read(response, answer, on_first)
+                _read(response, answer, timeout)
     except requests.RequestException as error:
         answer.error = f"{type(error).__name__}: {error}"[:300]
     answer.ended = time.monotonic() - answer.started
     return answer
 
 
-def _read(response: requests.Response, answer: Answer, on_first: Callable[[], None] | None) -> None:
+def _read(response: requests.Response, answer: Answer, timeout: float) -> None:
     ends = False
     for line in response.iter_lines(chunk_size=1):
+        # Pings come for as long as somebody listens.
+        if time.monotonic() - answer.started > timeout:
+            answer.error = f"no end in {timeout:.0f} s"
+            return
         if not line.startswith(b"data:"):
             continue
         event = json.loads(line.removeprefix(b"data:"))
@@ -136,8 +138,6 @@ def _read(response: requests.Response, answer: Answer, on_first: Callable[[], No
             answer.pieces += 1
             if answer.pieces == 1:
                 answer.first = time.monotonic() - answer.started
-                if on_first:
-                    on_first()
         elif event["event"] == "error":
             answer.error = str(event.get("message"))[:300]
         ends |= event["event"] in ("message_end", "workflow_finished")
@@ -251,10 +251,9 @@ class Steady:
         return sorted(self.answers, key=lambda answer: answer.started)
 
 
-def longest_gap(answers: list[Answer]) -> float:
-    """Give the longest time between two answers, in seconds."""
-    moments = sorted(answer.started + answer.ended for answer in answers if answer.ok)
-    return max((later - earlier for earlier, later in itertools.pairwise(moments)), default=float("inf"))
+def recovered(answers: list[Answer], struck: float) -> float:
+    """Give the seconds from a strike to the end of the first answer that was asked for after it; what was under way then does not count."""
+    return min((answer.started + answer.ended - struck for answer in answers if answer.ok and answer.started > struck), default=float("inf"))
 
 
 def flask(*command: str, host: str = "hq-app1") -> str:

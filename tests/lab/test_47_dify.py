@@ -14,7 +14,7 @@ import pytest
 
 from lab.testing import PROJECT
 from tests.lab.conftest import container, execute, wait_until
-from tests.lab.platform import HOSTS, Console, Steady, at_once, chat, flask, leader, ledger, longest_gap, workflow
+from tests.lab.platform import HOSTS, Console, Steady, at_once, chat, flask, leader, ledger, recovered, workflow
 
 INVENTORY = str(PROJECT / "inventories/lab")
 # What preflight says that the lab's settings carry, and what the proxies let through at once.
@@ -98,16 +98,21 @@ def seconds(moment: Any) -> float:
 @pytest.mark.parametrize("service", ["redis", "rabbitmq", "patroni"])
 def test_new_requests_succeed_after_the_death_of_a_leader(service: str, workflow_key: str) -> None:
     host = "hq-db2" if service == "rabbitmq" else next(leader(service))
-    steady = Steady(lambda: workflow(workflow_key, timeout=20), clients=2)
+    steady = Steady(lambda: workflow(workflow_key, timeout=20), clients=6)
     time.sleep(3)
     subprocess.run(["docker", "kill", container(host)], check=True, capture_output=True)
+    struck = time.monotonic()
     time.sleep(40)
     subprocess.run(["docker", "start", container(host)], check=True, capture_output=True)
     time.sleep(10)
     answers = steady.end()
     failed = [answer for answer in answers if not answer.ok]
-    print(f"\n{service}'s leader killed: {len(answers)} workflows, {len(failed)} failed, longest gap {longest_gap(answers):.1f} s: {failed[:2]}")
-    assert longest_gap(answers) < {"redis": 15, "rabbitmq": 15, "patroni": 35}[service], failed[:5]
+    took = recovered(answers, struck)
+    print(
+        f"\n{service}'s {host} killed: {len(answers)} workflows, {len(failed)} failed; the first new one had ended after {took:.1f} s: {failed[:1]}"
+    )
+    # The data tier's own bars, a connection that has to be given up first, and the workflow itself.
+    assert took < {"redis": 8, "rabbitmq": 3, "patroni": 22}[service] + 5, failed[:5]
     assert answers[-1].ok, answers[-1]
     back = ["su", "-s", "/bin/sh", "postgres", "-c", "psql -Atc 'select 1'"]
     wait_until(lambda: execute(host, *back, check=False).stdout.strip() == "1", f"PostgreSQL on {host} is back", 120)
