@@ -207,7 +207,7 @@ class Console:
         """Start the slow model on each host, register it, and return its name."""
         for host in HOSTS:
             execute(host, "sh", "-c", "cat > /run/slow_model.py", stdin=STUB)
-            execute(host, "sh", "-c", f"pkill -f slow_model.py; setsid python3 /run/slow_model.py {STUB_PORT} >/dev/null 2>&1 & sleep 1")
+            execute(host, "sh", "-c", f"pkill -f [s]low_model.py; setsid python3 /run/slow_model.py {STUB_PORT} >/dev/null 2>&1 & sleep 1")
         path = f"workspaces/current/model-providers/{PROVIDER}/models/credentials"
         if not self.ask("GET", f"{path}?model=slow&model_type=llm")["current_credential_id"]:
             given = {"endpoint_url": f"http://127.0.0.1:{STUB_PORT}/v1", "api_key": "none", "mode": "chat", "context_size": "4096"}
@@ -224,6 +224,33 @@ def at_once(count: int, question: Callable[[], Answer]) -> list[Answer]:
     for thread in threads:
         thread.join()
     return answers
+
+
+class Arrivals:
+    """Asks a question at fixed times, whatever becomes of those before: as users do, who do not wait for each other."""
+
+    def __init__(self, question: Callable[[], Answer], every: float = 0.5) -> None:
+        """Begin."""
+        self.answers: list[Answer] = []
+        self._over = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+        def run() -> None:
+            while not self._over.wait(every):
+                thread = threading.Thread(target=lambda: self.answers.append(question()), daemon=True)
+                self._threads.append(thread)
+                thread.start()
+
+        self._clock = threading.Thread(target=run, daemon=True)
+        self._clock.start()
+
+    def end(self) -> list[Answer]:
+        """Stop and give all answers, in the order of their questions."""
+        self._over.set()
+        self._clock.join()
+        for thread in self._threads:
+            thread.join(180)
+        return sorted(self.answers, key=lambda answer: answer.started)
 
 
 class Steady:

@@ -14,7 +14,7 @@ import pytest
 
 from lab.testing import PROJECT
 from tests.lab.conftest import container, execute, wait_until
-from tests.lab.platform import HOSTS, Console, Steady, at_once, chat, flask, leader, ledger, recovered, workflow
+from tests.lab.platform import HOSTS, Arrivals, Console, Steady, at_once, chat, flask, leader, ledger, recovered, workflow
 
 INVENTORY = str(PROJECT / "inventories/lab")
 # What preflight says that the lab's settings carry, and what the proxies let through at once.
@@ -95,24 +95,29 @@ def seconds(moment: Any) -> float:
     return float(text) if re.fullmatch(r"[0-9.]+", text) else datetime.fromisoformat(text).timestamp()
 
 
+# What the data tier takes to have another leader, in seconds.
+BARS = {"patroni": 22, "redis": 8, "rabbitmq": 3}
+
+
 @pytest.mark.parametrize("service", ["redis", "rabbitmq", "patroni"])
 def test_new_requests_succeed_after_the_death_of_a_leader(service: str, workflow_key: str) -> None:
-    host = "hq-db2" if service == "rabbitmq" else next(leader(service))
-    steady = Steady(lambda: workflow(workflow_key, timeout=20), clients=6)
+    leads = {name: next(leader(name)) for name in ("redis", "patroni")}
+    # A node of RabbitMQ's that leads nothing else, if there is one.
+    host = leads.get(service) or next(name for name in ("hq-db1", "hq-db2", "hq-db3") if name not in leads.values())
+    bar = max(BARS[name] for name in BARS if name == service or leads.get(name) == host)
+    arrivals = Arrivals(lambda: workflow(workflow_key, timeout=30))
     time.sleep(3)
     subprocess.run(["docker", "kill", container(host)], check=True, capture_output=True)
     struck = time.monotonic()
     time.sleep(40)
     subprocess.run(["docker", "start", container(host)], check=True, capture_output=True)
     time.sleep(10)
-    answers = steady.end()
+    answers = arrivals.end()
     failed = [answer for answer in answers if not answer.ok]
     took = recovered(answers, struck)
-    print(
-        f"\n{service}'s {host} killed: {len(answers)} workflows, {len(failed)} failed; the first new one had ended after {took:.1f} s: {failed[:1]}"
-    )
-    # The data tier's own bars, a connection that has to be given up first, and the workflow itself.
-    assert took < {"redis": 8, "rabbitmq": 3, "patroni": 22}[service] + 5, failed[:5]
+    print(f"\n{service}: {host} killed: {len(answers)} workflows, {len(failed)} failed; the first new one had ended after {took:.1f} s (bar {bar})")
+    # A connection that has to be given up first, and the workflow itself.
+    assert took < bar + 5, failed[:5]
     assert answers[-1].ok, answers[-1]
     back = ["su", "-s", "/bin/sh", "postgres", "-c", "psql -Atc 'select 1'"]
     wait_until(lambda: execute(host, *back, check=False).stdout.strip() == "1", f"PostgreSQL on {host} is back", 120)
