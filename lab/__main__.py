@@ -22,8 +22,14 @@ STATE = INVENTORY / ".state"
 STAND_INS = [
     ("GPU hosts", "containers; vLLM is the real server in its CPU build, tensor parallelism over two real processes"),
     ("the models", "a Llama checkpoint of 5 MB with random weights: the answers are noise, the protocol is real"),
+    (
+        "Dify",
+        f"images of {os.environ['LAB_DIFY_IMAGES']}: the real one, if those are"
+        if os.environ.get("LAB_DIFY_IMAGES")
+        else "a stand-in that keeps its contract, without a line of it (lab/standins/dify); LAB_DIFY_IMAGES=registry, or a directory of archives, runs the real one",
+    ),
 ]
-REAL = "systemd, nftables, WireGuard, HAProxy, nginx, PostgreSQL, Redis, RabbitMQ, vLLM and the internal CA are the ones that production runs"
+REAL = "systemd, nftables, WireGuard, HAProxy, nginx, PostgreSQL, Redis, RabbitMQ, vLLM podman, Celery, gunicorn and the internal CA are the ones that production runs"
 
 
 class LabError(Exception):
