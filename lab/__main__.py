@@ -26,10 +26,14 @@ STAND_INS = [
         "Dify",
         f"images of {os.environ['LAB_DIFY_IMAGES']}: the real one, if those are"
         if os.environ.get("LAB_DIFY_IMAGES")
-        else "a stand-in that keeps its contract, without a line of it (lab/standins/dify); LAB_DIFY_IMAGES=registry, or a directory of archives, runs the real one",
+        else "a stand-in that keeps its contract, without a line of it (lab/standins/dify); "
+        "LAB_DIFY_IMAGES=registry, or a directory of archives, runs the real one",
     ),
 ]
-REAL = "systemd, nftables, WireGuard, HAProxy, nginx, PostgreSQL, Redis, RabbitMQ, vLLM podman, Celery, gunicorn and the internal CA are the ones that production runs"
+REAL = (
+    "systemd, nftables, WireGuard, HAProxy, nginx, PostgreSQL, Redis, RabbitMQ, OpenStack Swift, vLLM, podman, Celery, gunicorn and the internal CA "
+    "are the ones that production runs"
+)
 
 
 class LabError(Exception):
