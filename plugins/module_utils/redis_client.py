@@ -66,6 +66,16 @@ class Connection:
             raise
         return cls(secured)._logged_in(user, passwords)
 
+    @classmethod
+    def tcp(cls, address: str, port: int, user: str, passwords: Iterable[str], timeout: float = 5) -> Connection:
+        """Connect to what this host's own proxy, or another trusted one, forwards without TLS.
+
+        Raises:
+            OSError: nobody listens.
+            RedisError: none of the passwords is the user's.
+        """
+        return cls(socket.create_connection((address, port), timeout))._logged_in(user, passwords)
+
     def _logged_in(self, user: str, passwords: Iterable[str]) -> Connection:
         refusal = RedisError("no password was given")
         for password in passwords:

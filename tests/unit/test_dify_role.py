@@ -173,7 +173,8 @@ def test_the_proxy_allows_what_is_named_and_denies_the_rest(host: Rendered, tmp_
 
 def test_the_proxy_of_a_host_serves_its_processes_and_finds_all_of_the_site(host: Rendered) -> None:
     text = host.text("/etc/dify/haproxy.cfg")
-    assert "server dify_api_1 127.0.0.1:5101 check inter 5s fastinter 1s fall 3 rise 1 maxconn 8" in text
+    assert "server dify_api_1 127.0.0.1:5101 check inter 5s fastinter 1s fall 3 rise 1 maxconn 7" in text
+    assert "server dify_api_1 127.0.0.1:5101 track api/dify_api_1 maxconn 1" in text, "a place that only reserved tiers get"
     assert "server dify_api_1 127.0.0.1:5101 track api/dify_api_1" in text
     assert text.count("hq-app2 198.18.1.52:9441 ssl verify required") == 2
     assert text.count("hq-app2 198.18.1.52:9444 ssl verify required") == 1

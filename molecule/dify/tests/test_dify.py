@@ -108,6 +108,88 @@ def test_a_misspelt_setting_is_refused_before_anything_changes() -> None:
     assert "did you mean SQLALCHEMY_POOL_RECYCLE?" in " ".join(run.stdout.split())
 
 
+PROXY = "127.0.0.1"
+WRONG = {
+    "dify_postgresql": {
+        "host": PROXY,
+        "address": PROXY,
+        "port": 5432,
+        "sslmode": "verify-full",
+        "authority": "/etc/sovereign/pki/ca.crt",
+        "database": "dify",
+        "user": "dify",
+        "password": "wrong",
+        "plugin_database": "dify_plugin",
+        "plugin_user": "dify_plugin",
+        "plugin_password": "wrong",
+    },
+    "dify_redis": {"host": PROXY, "port": 6379, "user": "dify", "password": "wrong"},
+    "dify_rabbitmq": {"host": PROXY, "port": 5672, "vhost": "dify", "user": "dify", "password": "wrong"},
+    "dify_s3": {
+        "endpoint": "{{ site.object_storage.endpoint }}",
+        "region": "{{ site.object_storage.region }}",
+        "addressing": "path",
+        "access_key": "dify",
+        "secret_key": "wrong",
+        "bucket": "dify",
+        "plugin_bucket": "dify-plugins",
+    },
+}
+
+
+def refusal(on: Any, **variables: Any) -> str:
+    """Run the role, which must refuse and change nothing; give what it said."""
+    files = "find /etc/dify /etc/containers/systemd -type f | sort | xargs sha256sum"
+    units = "systemctl show --property=ActiveEnterTimestampMonotonic --value 'dify_*' | sort"
+    before = {host: on(host).check_output(f"{files}; {units}") for host in APPS}
+    run = rerun("--tags=dify", "--limit=dify", **{"dify_dependencies_timeout": 1, **variables})
+    assert run.returncode != 0
+    assert {host: on(host).check_output(f"{files}; {units}") for host in APPS} == before
+    assert "Nothing has been changed on app" in run.stdout
+    return " ".join(run.stdout.split())
+
+
+def test_wrong_secrets_are_told_by_service_and_change_nothing(on: Any) -> None:
+    told = refusal(on, **WRONG)
+    named = (
+        "PostgreSQL (127.0.0.1:5432, database dify,",
+        "PostgreSQL (127.0.0.1:5432, database dify_plugin,",
+        "Redis (",
+        "RabbitMQ (",
+        "Object storage (",
+    )
+    for name in named:
+        assert name in told, name
+    assert told.count("refuses Dify") >= 6
+    assert "--tags=rabbitmq makes them the same" in told
+
+
+@pytest.mark.parametrize(("unit", "name"), [("rabbitmq-server", "RabbitMQ"), ("patroni", "PostgreSQL")])
+def test_a_service_that_is_down_is_told_with_the_last_lines_of_what_stands_between(on: Any, unit: str, name: str) -> None:
+    on("data").check_output(f"systemctl stop {unit}")
+    try:
+        told = refusal(on)
+    finally:
+        on("data").check_output(f"systemctl start {unit}")
+    assert f"{name} (127.0.0.1:" in told
+    assert "does not answer" in told
+    assert "The end of the journal of service_proxy.service" in told
+    assert "is DOWN" in told
+    assert changed(rerun("--tags=dify", "--limit=dify")) == {"app1": 0, "app2": 0}
+
+
+def test_a_full_disk_is_told_before_anything_is_written(on: Any) -> None:
+    at = "/var/lib/dify/plugin_daemon"
+    (holder,) = holders(on, "plugin_daemon")
+    (other,) = set(APPS) - {holder}
+    on(other).check_output(f"mount -t tmpfs -o size=300m none {at} && fallocate -l 299m {at}/full")
+    try:
+        told = refusal(on, dify_free_mb={at: 256})
+    finally:
+        on(other).check_output(f"umount {at}")
+    assert f"{at} has 1 MB free, and 256 are wanted" in told
+
+
 def test_a_change_restarts_what_it_concerns_and_nothing_else(on: Any) -> None:
     since = "systemctl show --property=ActiveEnterTimestampMonotonic --value"
     before = {unit: on("app1").check_output(f"{since} {unit}") for unit in ("dify_web", "dify_worker_priority_1")}
