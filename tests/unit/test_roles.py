@@ -44,7 +44,10 @@ def test_every_option_is_typed_described_and_prefixed_and_has_its_default_in_one
 
 @role
 def test_a_role_has_few_knobs(role: Path) -> None:
-    assert len(options(role)) <= 25
+    defaults = load(role / "defaults/main.yml")
+    # What the contract answers for everybody is an interface, and nothing that somebody has to think about.
+    knobs = [name for name in options(role) if not re.search(r"\b(?:site|node)\.", str(defaults.get(name)))]
+    assert len(knobs) <= 25, knobs
 
 
 @role

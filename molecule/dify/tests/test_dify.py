@@ -109,6 +109,7 @@ def test_a_misspelt_setting_is_refused_before_anything_changes() -> None:
 
 
 PROXY = "127.0.0.1"
+SHORT = {"start": 120, "drain": 30, "request": 630, "queue": 10, "dependencies": 1}
 WRONG = {
     "dify_postgresql": {
         "host": PROXY,
@@ -142,7 +143,7 @@ def refusal(on: Any, **variables: Any) -> str:
     files = "find /etc/dify /etc/containers/systemd -type f | sort | xargs sha256sum"
     units = "systemctl show --property=ActiveEnterTimestampMonotonic --value 'dify_*' | sort"
     before = {host: on(host).check_output(f"{files}; {units}") for host in APPS}
-    run = rerun("--tags=dify", "--limit=dify", **{"dify_dependencies_timeout": 1, **variables})
+    run = rerun("--tags=dify", "--limit=dify", **{"dify_timeouts": SHORT, **variables})
     assert run.returncode != 0
     assert {host: on(host).check_output(f"{files}; {units}") for host in APPS} == before
     assert "Nothing has been changed on app" in run.stdout
