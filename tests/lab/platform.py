@@ -5,24 +5,32 @@ from __future__ import annotations
 import base64
 import itertools
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
 
-from tests.lab.conftest import STATE, execute
+from lab.testing import PROJECT
+from tests.lab.conftest import STATE, container, execute, wait_until
 
 NAME, ADDRESS = "ai.hq.lab.internal", "198.18.1.10"
 HOSTS = ("hq-app1", "hq-app2")
 PROVIDER = "langgenius/openai_api_compatible/openai_api_compatible"
 EMAIL = "admin@lab.internal"
 STUB_PORT = 18000
-# A model that says a word each half second, for as long as it is asked to: what is measured is Dify, and not the model.
-STUB = """
+# Models that say a word each half second, or ten in a second, for as long as they are asked to: what is measured is Dify, and not the model.
+PACES = {"slow": 0.5, "brisk": 0.1}
+STUB = (
+    f"""
+PACES = {PACES}
+"""
+    + """
 import json, socketserver, sys, time
 from http.server import BaseHTTPRequestHandler
 class Handler(BaseHTTPRequestHandler):
@@ -30,7 +38,7 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *words): pass
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        words = int(body.get("max_tokens", 4))
+        words, pause = int(body.get("max_tokens", 4)), PACES[body["model"]]
         self.send_response(200)
         self.send_header("Connection", "close")
         self.close_connection = True
@@ -48,13 +56,14 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
             # Names of conversations come at once.
             if words > 8:
-                time.sleep(0.5)
+                time.sleep(pause)
         self.wfile.write(b"data: [DONE]\\n\\n")
 class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
     allow_reuse_address = daemon_threads = True
     request_queue_size = 256
 Server(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """
+)
 
 
 class Pinned(HTTPAdapter):
@@ -203,16 +212,16 @@ class Console:
         self.ask("POST", f"apps/{app['id']}/workflows/publish", json={})
         return self.key(app["id"])
 
-    def stub(self) -> str:
-        """Start the slow model on each host, register it, and return its name."""
+    def stub(self) -> None:
+        """Start the models that only take their time, on each host, and register them."""
         for host in HOSTS:
             execute(host, "sh", "-c", "cat > /run/slow_model.py", stdin=STUB)
             execute(host, "sh", "-c", f"pkill -f [s]low_model.py; setsid python3 /run/slow_model.py {STUB_PORT} >/dev/null 2>&1 & sleep 1")
         path = f"workspaces/current/model-providers/{PROVIDER}/models/credentials"
-        if not self.ask("GET", f"{path}?model=slow&model_type=llm")["current_credential_id"]:
-            given = {"endpoint_url": f"http://127.0.0.1:{STUB_PORT}/v1", "api_key": "none", "mode": "chat", "context_size": "4096"}
-            self.ask("POST", path, json={"model": "slow", "model_type": "llm", "name": "slow", "credentials": given})
-        return "slow"
+        given = {"endpoint_url": f"http://127.0.0.1:{STUB_PORT}/v1", "api_key": "none", "mode": "chat", "context_size": "4096"}
+        for model in PACES:
+            if not self.ask("GET", f"{path}?model={model}&model_type=llm")["current_credential_id"]:
+                self.ask("POST", path, json={"model": model, "model_type": "llm", "name": model, "credentials": given})
 
 
 def at_once(count: int, question: Callable[[], Answer]) -> list[Answer]:
@@ -224,6 +233,58 @@ def at_once(count: int, question: Callable[[], Answer]) -> list[Answer]:
     for thread in threads:
         thread.join()
     return answers
+
+
+class Stock:
+    """One more api on a host, with the settings that upstream ships: one process, ten connections, a pool of 30+10."""
+
+    HOST, NAME, PORT = "hq-app1", "dify_stock", 5199
+    SETTINGS = {"SERVER_WORKER_AMOUNT": 1, "SERVER_WORKER_CONNECTIONS": 10, "SQLALCHEMY_POOL_SIZE": 30, "SQLALCHEMY_MAX_OVERFLOW": 10}
+
+    def __enter__(self) -> Stock:
+        """Start it, as the unit of the host's own api does."""
+        image = execute(self.HOST, "podman", "inspect", "--format", "{{.ImageName}}", "dify_api_1").stdout.strip()
+        given = [f"--env={name}={value}" for name, value in {**self.SETTINGS, "DIFY_BIND_ADDRESS": "127.0.0.1", "DIFY_PORT": self.PORT}.items()]
+        options = [
+            "--network=host",
+            "--cgroups=disabled",
+            "--env-file=/etc/dify/dify_api_1.env",
+            "--volume=/etc/sovereign/pki/ca.crt:/etc/sovereign/pki/ca.crt:ro",
+        ]
+        execute(self.HOST, "podman", "run", "--detach", "--rm", "--replace", f"--name={self.NAME}", *options, *given, image, timeout=120)
+        health = f"http://127.0.0.1:{self.PORT}/health"
+        wait_until(lambda: execute(self.HOST, "curl", "-sf", "-m", "2", health, check=False).returncode == 0, "the stock api answers", 90)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Remove it."""
+        execute(self.HOST, "podman", "rm", "--force", "--time", "1", self.NAME, timeout=60)
+
+    def ask(self, key: str, clients: int, seconds: float) -> list[Answer]:
+        """Ask chats of it, from within its host's network: its own firewall lets nobody else in."""
+        pid = subprocess.run(
+            ["docker", "inspect", "--format", "{{.State.Pid}}", container(self.HOST)], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        command = ["nsenter", f"--net=/proc/{pid}/ns/net", sys.executable, "-m", "tests.lab.platform", f"http://127.0.0.1:{self.PORT}"]
+        run = subprocess.run(
+            [*command, str(clients), str(seconds)], input=key, cwd=PROJECT, capture_output=True, text=True, check=True, timeout=seconds + 120
+        )
+        return [Answer(**answer) for answer in json.loads(run.stdout)]
+
+
+def chats_for(seconds: float, clients: int, key: str, base: str = f"https://{ADDRESS}") -> list[Answer]:
+    """Let so many clients ask a chat, one after another, for some seconds."""
+    users = Steady(lambda: chat(key, base=base), clients=clients, pause=0)
+    time.sleep(seconds)
+    return users.end()
+
+
+def per_second(answers: list[Answer]) -> float:
+    """Give how many answers ended in a second, the first and the last fifth of the time left out."""
+    ends = sorted(answer.started + answer.ended for answer in answers if answer.ok)
+    begin, span = min(answer.started for answer in answers), max(answer.started for answer in answers) - min(answer.started for answer in answers)
+    counted = [end for end in ends if begin + span / 5 <= end <= begin + span]
+    return len(counted) / (span * 4 / 5)
 
 
 class Arrivals:
@@ -278,6 +339,13 @@ class Steady:
         return sorted(self.answers, key=lambda answer: answer.started)
 
 
+def most_at_once(answers: list[Answer]) -> int:
+    """Give how many answers were being written at the same time, at most: from the first piece to the last."""
+    moments = [(answer.started + answer.first, 1) for answer in answers if answer.pieces]
+    moments += [(answer.started + answer.ended, -1) for answer in answers if answer.pieces]
+    return max(itertools.accumulate(change for dummy, change in sorted(moments)), default=0)
+
+
 def recovered(answers: list[Answer], struck: float) -> float:
     """Give the seconds from a strike to the end of the first answer that was asked for after it; what was under way then does not count."""
     return min((answer.started + answer.ended - struck for answer in answers if answer.ok and answer.started > struck), default=float("inf"))
@@ -303,3 +371,8 @@ def leader(service: str) -> Iterator[str]:
     for host in ("hq-db1", "hq-db2", "hq-db3"):
         if execute(host, *questions[service], check=False).returncode == 0:
             yield host
+
+
+if __name__ == "__main__":
+    base_url, client_count, duration = sys.argv[1:]
+    print(json.dumps([asdict(answer) for answer in chats_for(float(duration), int(client_count), sys.stdin.read().strip(), base_url)]))

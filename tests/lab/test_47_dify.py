@@ -14,7 +14,23 @@ import pytest
 
 from lab.testing import PROJECT
 from tests.lab.conftest import container, execute, wait_until
-from tests.lab.platform import HOSTS, Arrivals, Console, Steady, at_once, chat, flask, leader, ledger, recovered, workflow
+from tests.lab.platform import (
+    HOSTS,
+    Arrivals,
+    Console,
+    Steady,
+    Stock,
+    at_once,
+    chat,
+    chats_for,
+    flask,
+    leader,
+    ledger,
+    most_at_once,
+    per_second,
+    recovered,
+    workflow,
+)
 
 INVENTORY = str(PROJECT / "inventories/lab")
 # What preflight says that the lab's settings carry, and what the proxies let through at once.
@@ -43,10 +59,10 @@ def workflow_key(console: Console) -> str:
 
 
 @pytest.fixture(scope="module")
-def slow(console: Console) -> Iterator[Callable[[int], str]]:
-    """Give keys of applications whose model takes half a second for a word."""
-    model = console.stub()
-    yield lambda words: console.chat(model, words)
+def slow(console: Console) -> Iterator[Callable[..., str]]:
+    """Give keys of applications whose model takes its time for each word, half a second unless told otherwise."""
+    console.stub()
+    yield lambda words, model="slow": console.chat(model, words)
     for host in HOSTS:
         execute(host, "pkill", "-f", "slow_model.py", check=False)
 
@@ -123,7 +139,36 @@ def test_new_requests_succeed_after_the_death_of_a_leader(service: str, workflow
     wait_until(lambda: execute(host, *back, check=False).stdout.strip() == "1", f"PostgreSQL on {host} is back", 120)
 
 
-def test_a_host_dies_under_open_streams(slow: Callable[[int], str]) -> None:
+def test_the_platform_carries_what_its_plan_promises_and_much_more_than_stock_settings(slow: Callable[..., str]) -> None:
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", play("site.yml", "--tags=preflight", "--limit=dify").stdout)
+    promised = re.search(r"- streams +(\d+) +wanted \d+; ([0-9.]+) chat requests a second", shown)
+    assert promised, shown[-3000:]
+    streams, rate = int(promised[1]), float(promised[2])
+    assert streams == STREAMS
+    # Answers of half a minute, as the plan has them; users come as fast as it says.
+    key, brisk = slow(60), slow(20, "brisk")
+    users = Arrivals(lambda: chat(key, timeout=60), every=1 / rate)
+    time.sleep(55)
+    held = users.end()
+    failed = [answer for answer in held if not answer.ok]
+    ours, most = per_second(chats_for(15, 50, brisk)), most_at_once(held)
+    with Stock() as stock:
+        theirs = stock.ask(brisk, 50, 20)
+    ratios = most / most_at_once(theirs), ours / per_second(theirs)
+    firsts = sorted(answer.first for answer in held)
+    print(
+        f"\n{most} streams at once of {streams} promised, users coming {rate} a second: {len(held)} asked, {len(failed)} failed; first piece after "
+        f"{firsts[len(firsts) // 2]:.2f} s (p50), {firsts[len(firsts) * 95 // 100]:.2f} s (p95)\n"
+        f"50 clients, answers of 2 s: {ours:.1f} a second, stock {per_second(theirs):.1f}; stock streams {most_at_once(theirs)}; "
+        f"ratio of streams {ratios[0]:.1f}, of requests a second {ratios[1]:.1f}"
+    )
+    assert not failed, failed[:3]
+    assert most >= 0.8 * streams
+    assert ratios[0] >= 0.8 * streams / 10, "of what stock settings hold"
+    assert ratios[1] >= 3
+
+
+def test_a_host_dies_under_open_streams(slow: Callable[..., str]) -> None:
     key = slow(60)
     at_work = dict.fromkeys(HOSTS, 0)
     begun = time.monotonic()
@@ -163,7 +208,7 @@ print(b''.join(iter(lambda: s.recv(65536), b'')).decode())
 """
 
 
-def test_twice_as_many_users_as_planned_are_queued_or_told_to_come_again(slow: Callable[[int], str]) -> None:
+def test_twice_as_many_users_as_planned_are_queued_or_told_to_come_again(slow: Callable[..., str]) -> None:
     key = slow(50)
     answers = at_once(2 * STREAMS, lambda: chat(key, timeout=120))
     served = [answer for answer in answers if answer.ok]
