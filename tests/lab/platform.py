@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -216,7 +216,8 @@ class Console:
         """Start the models that only take their time, on each host, and register them."""
         for host in HOSTS:
             execute(host, "sh", "-c", "cat > /run/slow_model.py", stdin=STUB)
-            execute(host, "sh", "-c", f"pkill -f [s]low_model.py; setsid python3 /run/slow_model.py {STUB_PORT} >/dev/null 2>&1 & sleep 1")
+            execute(host, "systemctl", "stop", "slow_model", check=False)
+            execute(host, "systemd-run", "--quiet", "--collect", "--unit=slow_model", "python3", "/run/slow_model.py", str(STUB_PORT))
         path = f"workspaces/current/model-providers/{PROVIDER}/models/credentials"
         given = {"endpoint_url": f"http://127.0.0.1:{STUB_PORT}/v1", "api_key": "none", "mode": "chat", "context_size": "4096"}
         for model in PACES:
@@ -239,7 +240,7 @@ class Stock:
     """One more api on a host, with the settings that upstream ships: one process, ten connections, a pool of 30+10."""
 
     HOST, NAME, PORT = "hq-app1", "dify_stock", 5199
-    SETTINGS = {"SERVER_WORKER_AMOUNT": 1, "SERVER_WORKER_CONNECTIONS": 10, "SQLALCHEMY_POOL_SIZE": 30, "SQLALCHEMY_MAX_OVERFLOW": 10}
+    SETTINGS: ClassVar = {"SERVER_WORKER_AMOUNT": 1, "SERVER_WORKER_CONNECTIONS": 10, "SQLALCHEMY_POOL_SIZE": 30, "SQLALCHEMY_MAX_OVERFLOW": 10}
 
     def __enter__(self) -> Stock:
         """Start it, as the unit of the host's own api does."""

@@ -64,7 +64,7 @@ def slow(console: Console) -> Iterator[Callable[..., str]]:
     console.stub()
     yield lambda words, model="slow": console.chat(model, words)
     for host in HOSTS:
-        execute(host, "pkill", "-f", "slow_model.py", check=False)
+        execute(host, "systemctl", "stop", "slow_model", check=False)
 
 
 def test_a_fresh_platform_answers_a_chat_token_by_token(chat_key: str) -> None:
