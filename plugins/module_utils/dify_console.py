@@ -89,6 +89,21 @@ class Console:
             msg = f"{method} {path}: no answer from {self.url}: {error}. Is an api of Dify up? `systemctl status 'dify_api_*'`."
             raise ConsoleError(msg) from error
 
+    def log_in(self, email: str, password: str) -> None:
+        """Log in.
+
+        Raises:
+            ConsoleError: nobody can by that address and password; with what to do.
+        """
+        encoded = base64.b64encode(password.encode()).decode()
+        answer = self.ask("POST", "login", {"email": email, "password": encoded, "remember_me": False})
+        if answer.status >= 300:
+            msg = (
+                f"nobody can log in as {email} with the password that was given: {answer.message}. If it was changed in the console, give "
+                "the new one; if the account is another's, give that one's address; or leave the set-up to a person."
+            )
+            raise ConsoleError(msg)
+
     def must(self, method: str, path: str, body: object = None, package: bytes | None = None) -> Json:
         """The same for what must succeed.
 
@@ -194,7 +209,7 @@ class Setup:
             ConsoleError: a step was refused.
         """
         if self._account():
-            self._log_in()
+            self.console.log_in(self.wanted.account.email, self.wanted.account.password)
             self._workspace()
             if self.wanted.provider and self._plugin():
                 self._models()
@@ -228,17 +243,6 @@ class Setup:
             msg = f"the first account was refused: {answer.message}"
             raise ConsoleError(msg)
         return True
-
-    def _log_in(self) -> None:
-        account = self.wanted.account
-        encoded = base64.b64encode(account.password.encode()).decode()
-        answer = self.console.ask("POST", "login", {"email": account.email, "password": encoded, "remember_me": False})
-        if answer.status >= 300:
-            msg = (
-                f"nobody can log in as {account.email} with the password that was given: {answer.message}. If it was changed in the console, give "
-                "the new one; if the account is another's, give that one's address; or leave the set-up to a person."
-            )
-            raise ConsoleError(msg)
 
     def _workspace(self) -> None:
         wanted = self.wanted.workspace
@@ -325,6 +329,58 @@ class Setup:
         if not current and self._note("default_model", None, name):
             chosen = {"model_type": MODEL_TYPE, "provider": self.wanted.provider, "model": name}
             self.console.must("POST", f"{CURRENT}/default-model", {"model_settings": [chosen]})
+
+
+@dataclass(frozen=True)
+class Application:
+    """A chat application by its name, and a key of it.
+
+    Attributes:
+        name: Its name, which no other application has.
+        provider: Provider of its model.
+        model: Its model.
+        max_tokens: Longest answer, in tokens.
+    """
+
+    name: str
+    provider: str
+    model: str
+    max_tokens: int = 512
+
+    def ensure(self, console: Console, dry: bool = False) -> tuple[list[str], str]:
+        """Make it, and its key, where there is none; give what was made, and the key.
+
+        Args:
+            console: A session, logged in.
+            dry: Only look; there may then be no key to give.
+
+        Raises:
+            ConsoleError: the console refused something, or the name is another kind of application's.
+        """
+        made: list[str] = []
+        query = urllib.parse.urlencode({"page": 1, "limit": 100, "name": self.name})
+        found = [app for app in console.must("GET", f"apps?{query}").get("data", []) if app.get("name") == self.name]
+        if any(app.get("mode") != "chat" for app in found):
+            msg = f"an application named '{self.name}' is there, and is no chat application: give another name, or rename that one"
+            raise ConsoleError(msg)
+        if not found:
+            made.append("application")
+            if dry:
+                return [*made, "key"], ""
+            found = [
+                console.must("POST", "apps", {"name": self.name, "mode": "chat", "icon_type": "emoji", "icon": "🤖", "icon_background": "#FFEAD5"})
+            ]
+            # What its model is, the console shows in another form than it takes; whoever changes it there keeps the change.
+            chosen = {"provider": self.provider, "name": self.model, "mode": "chat", "completion_params": {"max_tokens": self.max_tokens}}
+            console.must("POST", f"apps/{found[0]['id']}/model-config", {"model": chosen, "pre_prompt": "", "prompt_type": "simple"})
+        path = f"apps/{found[0]['id']}/api-keys"
+        keys = console.must("GET", path).get("data", [])
+        if not keys:
+            made.append("key")
+            if dry:
+                return made, ""
+            keys = [console.must("POST", path)]
+        return made, str(keys[0]["token"])
 
 
 def obfuscated(secret: str) -> str:

@@ -1,6 +1,6 @@
 # Copyright (c) 2026, The sovereign.dify maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Ask an OpenAI-compatible endpoint as a user would, and measure what a user would feel.
+"""Ask an OpenAI-compatible endpoint, or an application of Dify, as a user would, and measure what a user would feel.
 
 Runs on managed hosts: the standard library only.
 """
@@ -24,11 +24,12 @@ class Probe:
     Attributes:
         name: What is proved, in a reader's words.
         url: Base URL, e.g. ``https://ai.hq.lab.internal``; the path is added.
-        model: Model to ask for.
+        model: Model to ask for; of an application of Dify, which has its own, only a name.
         key: API key, or an empty string to send none.
         address: Address to connect to instead of resolving the URL's host; the certificate is still verified against that host.
         expect: HTTP status that makes the probe succeed.
-        max_tokens: Length of the answer asked for, in tokens.
+        max_tokens: Length of the answer asked for, in tokens; an application of Dify has its own.
+        protocol: ``openai``, or ``dify`` for the chat of an application.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Probe:
     address: str = ""
     expect: int = 200
     max_tokens: int = 16
+    protocol: str = "openai"
 
 
 @dataclass
@@ -100,20 +102,18 @@ def ask(probe: Probe, ca_file: str, timeout: float) -> Outcome:
     """
     outcome = Outcome(name=probe.name, model=probe.model, expect=probe.expect)
     parts = urlsplit(probe.url)
-    body = json.dumps(
-        {"model": probe.model, "stream": True, "max_tokens": probe.max_tokens, "messages": [{"role": "user", "content": "Say something."}]}
-    )
+    path, body = _question(probe)
     headers = {"Content-Type": "application/json"}
     if probe.key:
         headers["Authorization"] = f"Bearer {probe.key}"
     started = time.monotonic()
     connection = _PinnedConnection(parts.hostname or "", parts.port or 443, probe.address, ssl.create_default_context(cafile=ca_file), timeout)
     try:
-        connection.request("POST", f"{parts.path.rstrip('/')}/v1/chat/completions", body=body, headers=headers)
+        connection.request("POST", parts.path.rstrip("/") + path, body=json.dumps(body), headers=headers)
         response = connection.getresponse()
         outcome.status = response.status
         if response.status == http.client.OK:
-            _read_stream(response, started, outcome)
+            (_read_chat if probe.protocol == "dify" else _read_stream)(response, started, outcome)
         else:
             outcome.error = response.read(2000).decode(errors="replace").strip()
     except (OSError, http.client.HTTPException, ValueError) as error:
@@ -127,6 +127,35 @@ def ask(probe: Probe, ca_file: str, timeout: float) -> Outcome:
     complete = outcome.status != http.client.OK or (outcome.answered_by == probe.model and outcome.chunks > 0 and not outcome.error)
     outcome.ok = outcome.status == probe.expect and complete
     return outcome
+
+
+def _question(probe: Probe) -> tuple[str, dict[str, Any]]:
+    """Give path and body of a question."""
+    words = "Say something."
+    if probe.protocol == "dify":
+        return "/v1/chat-messages", {"inputs": {}, "query": words, "response_mode": "streaming", "user": "sovereign.dify smoke test"}
+    body = {"model": probe.model, "stream": True, "max_tokens": probe.max_tokens, "messages": [{"role": "user", "content": words}]}
+    return "/v1/chat/completions", body
+
+
+def _read_chat(response: http.client.HTTPResponse, started: float, outcome: Outcome) -> None:
+    """Read Dify's events until the message ends, noting when each piece of it came."""
+    finished = False
+    for line in response:
+        if not line.startswith(b"data:"):
+            continue
+        event: dict[str, Any] = json.loads(line[5:])
+        if event["event"] == "error":
+            outcome.error = f"{event.get('code', 'error')}: {event.get('message')}"
+            return
+        if event["event"] in ("message", "agent_message"):
+            # Dify does not say which model it has asked.
+            outcome.answered_by = outcome.model
+            outcome.chunks += 1
+            outcome.times_ms.append(_ms_since(started))
+        finished |= event["event"] == "message_end"
+    if not finished:
+        outcome.error = "the stream ended before message_end"
 
 
 def _read_stream(response: http.client.HTTPResponse, started: float, outcome: Outcome) -> None:

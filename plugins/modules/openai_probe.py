@@ -32,6 +32,11 @@ options:
       address: {description: Address to connect to; the certificate is still verified against the URL's host., type: str, default: ""}
       expect: {description: HTTP status that is right., type: int, default: 200}
       max_tokens: {description: Length of the answer in tokens., type: int, default: 16}
+      protocol:
+        description: An OpenAI-compatible endpoint, or the chat of an application of Dify; its model and the length of its answers are its own.
+        type: str
+        choices: [openai, dify]
+        default: openai
   ca_file:
     description: PEM file of the authority that must have signed the servers' certificates.
     type: path
@@ -100,6 +105,7 @@ def main() -> None:
                     "address": {"type": "str", "default": ""},
                     "expect": {"type": "int", "default": 200},
                     "max_tokens": {"type": "int", "default": 16, "no_log": False},
+                    "protocol": {"type": "str", "choices": ["openai", "dify"], "default": "openai"},
                 },
             },
             "ca_file": {"type": "path", "default": "/etc/ssl/certs/ca-certificates.crt"},

@@ -11,6 +11,7 @@ import pytest
 from ansible_collections.sovereign.dify.plugins.module_utils.dify_console import (
     Account,
     Answer,
+    Application,
     Console,
     ConsoleError,
     Json,
@@ -195,3 +196,45 @@ def test_what_is_no_package_is_refused(tmp_path: Path, content: bytes | None) ->
 def test_nobody_there_is_told_with_where_to_look() -> None:
     with pytest.raises(ConsoleError, match=r"no answer from http://127.0.0.1:9: .*systemctl status"):
         Console("http://127.0.0.1:9").ask("GET", "setup")
+
+
+class Applications(Console):
+    """The console's applications, in memory."""
+
+    def __init__(self, *apps: Json) -> None:
+        """Begin with these."""
+        super().__init__("http://nowhere.test")
+        self.apps, self.keys, self.models = [*apps], dict[str, list[Json]](), dict[str, Json]()
+
+    def ask(self, method: str, path: str, body: object = None, package: bytes | None = None) -> Answer:
+        """Answer as the routes do that are asked."""
+        given: Json = body if isinstance(body, dict) else {}
+        path = path.partition("?")[0]
+        app = path.split("/")[1] if "/" in path else ""
+        if (method, path) == ("GET", "apps"):
+            return Answer(200, {"data": self.apps})
+        if (method, path) == ("POST", "apps"):
+            self.apps.append({**given, "id": f"id{len(self.apps)}"})
+            return Answer(201, self.apps[-1])
+        if path.endswith("model-config"):
+            self.models[app] = given["model"]
+            return Answer(200, {})
+        if method == "POST":
+            self.keys.setdefault(app, []).append({"token": f"app-{app}"})
+        return Answer(200, {"data": self.keys.get(app, [])} if method == "GET" else self.keys[app][-1])
+
+
+def test_an_application_is_made_once_and_keeps_its_key() -> None:
+    console = Applications({"id": "other", "name": "Smoke test of somebody", "mode": "workflow"})
+    application = Application("Smoke test", PROVIDER, "assistant", 16)
+    assert application.ensure(console, dry=True) == (["application", "key"], "")
+    assert len(console.apps) == 1
+    assert application.ensure(console) == (["application", "key"], "app-id1")
+    assert console.models["id1"] == {"provider": PROVIDER, "name": "assistant", "mode": "chat", "completion_params": {"max_tokens": 16}}
+    assert application.ensure(console) == ([], "app-id1")
+
+
+def test_a_name_of_another_kind_of_application_is_told() -> None:
+    console = Applications({"id": "a", "name": "Smoke test", "mode": "workflow"})
+    with pytest.raises(ConsoleError, match="no chat application: give another name"):
+        Application("Smoke test", PROVIDER, "assistant").ensure(console)
