@@ -318,17 +318,18 @@ class Arrivals:
 class Steady:
     """Asks one question after another, in several threads, until told to stop."""
 
-    def __init__(self, question: Callable[[], Answer], clients: int = 2, pause: float = 0.2) -> None:
-        """Begin."""
+    def __init__(self, question: Callable[[], Answer], clients: int = 2, pause: float = 0.2, apart: float = 0) -> None:
+        """Begin; with some seconds between one client and the next."""
         self.answers: list[Answer] = []
         self._over = threading.Event()
 
-        def run() -> None:
+        def run(number: int) -> None:
+            self._over.wait(number * apart)
             while not self._over.is_set():
                 self.answers.append(question())
                 time.sleep(pause)
 
-        self._threads = [threading.Thread(target=run, daemon=True) for dummy in range(clients)]
+        self._threads = [threading.Thread(target=run, args=(number,), daemon=True) for number in range(clients)]
         for thread in self._threads:
             thread.start()
 

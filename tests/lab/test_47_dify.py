@@ -34,7 +34,7 @@ from tests.lab.platform import (
 
 INVENTORY = str(PROJECT / "inventories/lab")
 # What preflight says that the lab's settings carry, and what the proxies let through at once.
-STREAMS = 104
+STREAMS = 112
 
 
 def play(playbook: str, *options: str, **variables: object) -> subprocess.CompletedProcess[str]:
@@ -145,10 +145,10 @@ def test_the_platform_carries_what_its_plan_promises_and_much_more_than_stock_se
     assert promised, shown[-3000:]
     streams, rate = int(promised[1]), float(promised[2])
     assert streams == STREAMS
-    # Answers of half a minute, as the plan has them; users come as fast as it says.
+    # Answers of half a minute, as the plan has them; as many users, who come as fast as it says and ask again when they have their answer.
     key, brisk = slow(60), slow(20, "brisk")
-    users = Arrivals(lambda: chat(key, timeout=60), every=1 / rate)
-    time.sleep(55)
+    users = Steady(lambda: chat(key, timeout=60), clients=streams, pause=0, apart=1 / rate)
+    time.sleep(streams / rate + 20)
     held = users.end()
     failed = [answer for answer in held if not answer.ok]
     ours, most = per_second(chats_for(15, 50, brisk)), most_at_once(held)
@@ -157,14 +157,14 @@ def test_the_platform_carries_what_its_plan_promises_and_much_more_than_stock_se
     ratios = most / most_at_once(theirs), ours / per_second(theirs)
     firsts = sorted(answer.first for answer in held)
     print(
-        f"\n{most} streams at once of {streams} promised, users coming {rate} a second: {len(held)} asked, {len(failed)} failed; first piece after "
+        f"\n{most} streams at once of {streams} promised, users coming {rate:.1f} a second: {len(held)} asked, {len(failed)} failed; first piece after "
         f"{firsts[len(firsts) // 2]:.2f} s (p50), {firsts[len(firsts) * 95 // 100]:.2f} s (p95)\n"
         f"50 clients, answers of 2 s: {ours:.1f} a second, stock {per_second(theirs):.1f}; stock streams {most_at_once(theirs)}; "
         f"ratio of streams {ratios[0]:.1f}, of requests a second {ratios[1]:.1f}"
     )
     assert not failed, failed[:3]
     assert most >= 0.8 * streams
-    assert ratios[0] >= 0.8 * streams / 10, "of what stock settings hold"
+    assert ratios[0] >= 10
     assert ratios[1] >= 3
 
 
