@@ -157,8 +157,8 @@ def test_the_platform_carries_what_its_plan_promises_and_much_more_than_stock_se
     ratios = most / most_at_once(theirs), ours / per_second(theirs)
     firsts = sorted(answer.first for answer in held)
     print(
-        f"\n{most} streams at once of {streams} promised, users coming {rate:.1f} a second: {len(held)} asked, {len(failed)} failed; first piece after "
-        f"{firsts[len(firsts) // 2]:.2f} s (p50), {firsts[len(firsts) * 95 // 100]:.2f} s (p95)\n"
+        f"\n{most} streams at once of {streams} promised, users coming {rate:.1f} a second: {len(held)} asked, {len(failed)} failed; first piece "
+        f"after {firsts[len(firsts) // 2]:.2f} s (p50), {firsts[len(firsts) * 95 // 100]:.2f} s (p95)\n"
         f"50 clients, answers of 2 s: {ours:.1f} a second, stock {per_second(theirs):.1f}; stock streams {most_at_once(theirs)}; "
         f"ratio of streams {ratios[0]:.1f}, of requests a second {ratios[1]:.1f}"
     )
