@@ -7,11 +7,14 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from lab.testing import PROJECT, host_variables
+
+if TYPE_CHECKING:
+    from tests.lab.platform import Console
 
 STATE = PROJECT / "inventories/lab/.state"
 PROBE_SOURCE = (PROJECT / "plugins/module_utils/openai_probe.py").read_text()
@@ -96,6 +99,20 @@ def entry() -> Callable[[str], tuple[str, str]]:
         return f"https://{variables['site']['entry']['name']}", address
 
     return _entry
+
+
+@pytest.fixture(scope="session")
+def console() -> Console:
+    """Give a session with Dify's console."""
+    from tests.lab.platform import Console
+
+    return Console()
+
+
+@pytest.fixture(scope="session")
+def workflow_key(console: Console) -> str:
+    """Give a key of a workflow that runs code in the sandbox and asks a model."""
+    return console.workflow()
 
 
 def wait_until(condition: Callable[[], bool], what: str, limit: float = 60, pause: float = 0.5) -> float:

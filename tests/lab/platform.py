@@ -348,9 +348,10 @@ def most_at_once(answers: list[Answer]) -> int:
     return max(itertools.accumulate(change for dummy, change in sorted(moments)), default=0)
 
 
-def recovered(answers: list[Answer], struck: float) -> float:
-    """Give the seconds from a strike to the end of the first answer that was asked for after it; what was under way then does not count."""
-    return min((answer.started + answer.ended - struck for answer in answers if answer.ok and answer.started > struck), default=float("inf"))
+def longest_gap(answers: list[Answer]) -> float:
+    """Give the longest time in which nobody asked a question that was then answered, in seconds."""
+    asked = sorted(answer.started for answer in answers if answer.ok)
+    return max((latter - former for former, latter in itertools.pairwise(asked)), default=float("inf"))
 
 
 def flask(*command: str, host: str = "hq-app1") -> str:

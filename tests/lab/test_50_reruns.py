@@ -14,8 +14,8 @@ from ansible_runner.interface import run as run_playbook
 from lab.testing import PROJECT
 from tests.artefact.conftest import installed as installed
 
-HOSTS = {"hq-gw1", "hq-gw2", "hq-gpu1", "hq-db1", "hq-db2", "hq-db3", "hq-app1", "edge-gw1"}
-SERVICES = r"(vllm@|haproxy|nginx|keepalived|wg-quick@|sovereign-firewall|chrony|etcd|patroni|redis-|rabbitmq-|service_proxy|pgbouncer|pgpool2)"
+HOSTS = {"hq-gw1", "hq-gw2", "hq-gpu1", "hq-db1", "hq-db2", "hq-db3", "hq-app1", "hq-app2", "edge-gw1"}
+SERVICES = r"(vllm@|haproxy|nginx|keepalived|wg-quick@|sovereign-firewall|chrony|etcd|patroni|redis-|rabbitmq-|service_proxy|pgbouncer|pgpool2|dify_)"
 
 
 def started_at() -> dict[str, str]:
