@@ -154,11 +154,6 @@ def password_of(role: str) -> str:
     return (SCENARIO / "inventory/.state/secrets/patroni" / role).read_text().strip()
 
 
-def docker(*words: str) -> None:
-    """Do something to a container from outside, as a power switch would."""
-    subprocess.run(["docker", *words], check=True, capture_output=True, timeout=60)
-
-
 def changes(run: subprocess.CompletedProcess[str]) -> set[int]:
     """How many tasks changed something, over all hosts."""
     return {int(count) for count in re.findall(r"changed=(\d+)", run.stdout)}
