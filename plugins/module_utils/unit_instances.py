@@ -169,16 +169,18 @@ class Template:
                 if "%i" in file:
                     Path(file.replace("%i", instance)).unlink(missing_ok=True)
 
-    def apply(self, plan: Plan, declared: Iterable[str], timeout: float, restart: bool) -> None:
+    def apply(self, plan: Plan, declared: Iterable[str], timeout: float, restart: bool, together: Iterable[str] = ()) -> None:
         """Do what the plan says, and wait until everything declared serves.
 
-        What does not run is started all at once; what runs with an older configuration is restarted one after another, and only if that is wanted.
+        What does not run is started all at once; what runs with an older configuration is restarted only if that is wanted: one after another, and
+        then at once what may be.
 
         Args:
             plan: From ``plan``.
             declared: Instances that must serve in the end.
             timeout: Longest wait for the start, and for each restart, in seconds.
             restart: Whether to restart stale instances.
+            together: Instances that may be restarted at the same time.
 
         Raises:
             InstanceError: As soon as one crashes, or after the time-out; with the last lines of its journal.
@@ -196,9 +198,12 @@ class Template:
         if plan.begin_again:
             self.run(["systemctl", "restart", "--no-block", "--", *map(self.unit, plan.begin_again)])
         self.wait(list(declared), timeout)
-        for instance in plan.stale if restart else ():
-            self.run(["systemctl", "restart", "--no-block", "--", self.unit(instance)])
-            self.wait([instance], timeout)
+        if restart:
+            at_once = [name for name in plan.stale if name in set(together)]
+            for group in [*([name] for name in plan.stale if name not in at_once), at_once]:
+                if group:
+                    self.run(["systemctl", "restart", "--no-block", "--", *map(self.unit, group)])
+                    self.wait(group, timeout)
 
     def wait(self, instances: list[str], timeout: float, pause: float = 1.0) -> None:
         """Wait until all serve.

@@ -13,7 +13,7 @@ author: The sovereign.dify maintainers (@sovereign-dify)
 description:
   - Stops the units that are not declared and removes their files, starts the declared ones all at once, and waits until systemd calls them active.
     Fails as soon as one crashes, with the end of its journal.
-  - A unit that runs with other files than the present ones is stale. It is reported, or restarted, one after another.
+  - A unit that runs with other files than the present ones is stale. It is reported, or restarted, one after another but for O(together).
   - Units that somebody else starts and stops are never started; they are restarted when they run and are stale.
 extends_documentation_fragment: [ansible.builtin.action_common_attributes]
 attributes:
@@ -48,6 +48,11 @@ options:
     description: Whether to restart stale units.
     type: bool
     default: false
+  together:
+    description: Those of them that may be restarted at the same time, after the others, which are in turn.
+    type: list
+    elements: str
+    default: []
   timeout:
     description: Longest wait for the start, and for each restart, in seconds.
     type: int
@@ -87,6 +92,7 @@ def main() -> None:
             "files": {"type": "list", "elements": "str", "required": True},
             "started_with": {"type": "str", "required": True},
             "restart": {"type": "bool", "default": False},
+            "together": {"type": "list", "elements": "str", "default": []},
             "timeout": {"type": "int", "default": 300},
         },
         supports_check_mode=True,
@@ -108,7 +114,7 @@ def main() -> None:
     }
     if not module.check_mode:
         try:
-            quadlets.apply(plan, given["units"], given["timeout"], given["restart"])
+            quadlets.apply(plan, given["units"], given["timeout"], given["restart"], given["together"])
         except InstanceError as error:
             module.fail_json(msg=str(error), **result)
     module.exit_json(**result)

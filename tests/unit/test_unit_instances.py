@@ -116,6 +116,14 @@ def test_stale_instances_are_reported_and_restarted_one_after_another_only_if_wa
     assert systemd.said == ["restart --no-block vllm@a", "restart --no-block vllm@b"]
 
 
+def test_stale_instances_that_may_are_restarted_at_once_after_the_others(template: Template, systemd: Systemd) -> None:
+    for name in ("a", "b", "c"):
+        systemd.set(name, "active")
+        configure(template, name, started_with="older")
+    template.apply(template.plan(["a", "b", "c"]), ["a", "b", "c"], timeout=5, restart=True, together=["a", "c", "not stale"])
+    assert systemd.said == ["restart --no-block vllm@b", "restart --no-block vllm@a vllm@c"]
+
+
 def test_an_instance_that_keeps_no_copy_is_stale(template: Template, systemd: Systemd) -> None:
     systemd.set("a", "active")
     configure(template, "a")
