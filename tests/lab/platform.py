@@ -94,6 +94,7 @@ class Answer:
         first: Seconds to the first piece of the answer; of a whole one, to all of it.
         ended: Seconds to the end.
         pieces: Pieces of the answer.
+        moments: Seconds to each of them.
         error: What went wrong, if anything did.
         retry_after: What a refusal said of when to come again.
     """
@@ -106,6 +107,7 @@ class Answer:
     error: str = ""
     retry_after: str = ""
     events: list[str] = field(default_factory=list)
+    moments: list[float] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -145,6 +147,7 @@ def _read(response: requests.Response, answer: Answer, timeout: float) -> None:
         answer.events.append(event["event"])
         if event["event"] in ("message", "text_chunk"):
             answer.pieces += 1
+            answer.moments.append(time.monotonic() - answer.started)
             if answer.pieces == 1:
                 answer.first = time.monotonic() - answer.started
         elif event["event"] == "error":

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import statistics
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,6 +18,7 @@ from lab.testing import PROJECT
 from tests.lab.conftest import container, execute, wait_until
 from tests.lab.platform import (
     HOSTS,
+    Answer,
     Console,
     Steady,
     Stock,
@@ -54,7 +57,7 @@ def slow(console: Console) -> Iterator[Callable[..., str]]:
         execute(host, "systemctl", "stop", "slow_model", check=False)
 
 
-def test_a_fresh_platform_answers_a_chat_token_by_token(chat_key: str) -> None:
+def test_a_fresh_platform_answers_a_chat(chat_key: str) -> None:
     firsts = []
     for dummy in range(5):
         answer = chat(chat_key)
@@ -63,6 +66,15 @@ def test_a_fresh_platform_answers_a_chat_token_by_token(chat_key: str) -> None:
         assert answer.first < answer.ended, answer
         firsts.append(answer.first)
     print(f"\ntime to the first piece: median {statistics.median(firsts):.2f} s, longest {max(firsts):.2f} s")
+
+
+def test_words_come_one_by_one(slow: Callable[..., str]) -> None:
+    answer = chat(slow(20, "brisk"))
+    assert answer.ok, answer
+    # Proxies that hold words back until there are more give three at a time here.
+    together = sum(latter - former < 0.03 for former, latter in itertools.pairwise(answer.moments))
+    print(f"\n{answer.pieces} words, one each 0.1 s; {together} came together with the one before")
+    assert together <= answer.pieces / 4, answer.moments
 
 
 def test_a_streaming_workflow_goes_by_the_queue_and_comes_back_by_the_event_bus(workflow_key: str) -> None:
@@ -167,13 +179,36 @@ print(b''.join(iter(lambda: s.recv(65536), b'')).decode())
 """
 
 
-def test_twice_as_many_users_as_planned_are_queued_or_told_to_come_again(slow: Callable[..., str]) -> None:
+@pytest.fixture
+def vip(slow: Callable[..., str]) -> Iterator[str]:
+    """Give the key of an application that nginx knows as a VIP's, for as long as the test runs."""
+    key = slow(6)
+    limits = ("--limit=hq-gw1,hq-gw2", "--tags=nginx_configure,nginx_service")
+    given = play("site.yml", *limits, nginx_applications={"board": {"tier": "vip", "key": key}})
+    assert given.returncode == 0, given.stdout[-4000:]
+    yield key
+    assert play("site.yml", *limits).returncode == 0
+
+
+def test_twice_as_many_users_as_planned_are_queued_or_told_to_come_again_and_vips_are_served(slow: Callable[..., str], vip: str) -> None:
     key = slow(50)
+    important: list[Answer] = []
+
+    def come() -> None:
+        # When all places are taken, and others wait for one.
+        time.sleep(8)
+        important.extend(chat(vip, timeout=60) for dummy in range(3))
+
+    visitor = threading.Thread(target=come)
+    visitor.start()
     answers = at_once(2 * STREAMS, lambda: chat(key, timeout=120))
+    visitor.join()
     served = [answer for answer in answers if answer.ok]
     refused = [answer for answer in answers if answer.status in (429, 503)]
     other = [answer for answer in answers if not answer.ok and answer not in refused]
     print(f"\n{len(served)} of {len(answers)} streams served, {len(refused)} told to come again, {len(other)} failed otherwise: {other[:2]}")
+    print(f"VIPs meanwhile: first piece after {[round(answer.first, 1) for answer in important]} s")
+    assert all(answer.ok and answer.first < 5 for answer in important), important
     assert not other
     assert len(served) >= 0.8 * STREAMS
     assert all(answer.retry_after for answer in refused), refused[:3]
