@@ -17,7 +17,7 @@ description:
   - M(containers.podman.podman_load) loads one image a call, each time, whatever it is; M(containers.podman.podman_image) pulls one a call.
 extends_documentation_fragment: [ansible.builtin.action_common_attributes]
 attributes:
-  check_mode: {support: full, details: Where podman is not installed yet, all images are taken for missing.}
+  check_mode: {support: full, details: "Where podman is not installed yet, all images are taken for missing."}
   diff_mode: {support: full}
   platform: {platforms: posix}
 requirements: [podman]

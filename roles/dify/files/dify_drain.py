@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 """Takes a process of the api out of HAProxy's rotation and waits until its requests have ended, or puts it back: for ExecStop= and ExecStartPost=.
 
 Where HAProxy does not run, nobody is sent to the process, and nothing is to do.

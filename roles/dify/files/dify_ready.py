@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 """Waits until a container answers, so that its unit is active when it works: for ExecStartPost=.
 
 A server that is late is waited for; one whose process has ended is not.
