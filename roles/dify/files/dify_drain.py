@@ -1,3 +1,4 @@
+# Ansible managed
 """Takes a process of the api out of HAProxy's rotation and waits until its requests have ended, or puts it back: for ExecStop= and ExecStartPost=.
 
 Where HAProxy does not run, nobody is sent to the process, and nothing is to do.

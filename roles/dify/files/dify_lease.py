@@ -1,3 +1,4 @@
+# Ansible managed
 """Runs a unit on one host of a site: for as long as this host holds the unit's lease in PostgreSQL, and not a second longer.
 
 The lease is a row with a holder and an end, by the server's clock. The holder asks for more time again and again; it counts its own time, on a

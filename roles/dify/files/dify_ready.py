@@ -1,3 +1,4 @@
+# Ansible managed
 """Waits until a container answers, so that its unit is active when it works: for ExecStartPost=.
 
 A server that is late is waited for; one whose process has ended is not.
