@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,10 +120,14 @@ def sanity() -> list[Outcome]:
     return outcomes
 
 
+NEED_MORE_THAN_HOSTS = ("dify", "vllm")
+"""Scenarios that run archives and wheels which take minutes to prepare on a fresh machine."""
+
+
 def scenarios() -> list[str]:
     """Names of the Molecule scenarios of single roles, the slowest first so that two workers end together."""
     names = sorted(path.parent.name for path in PROJECT.glob("molecule/*/molecule.yml"))
-    slowest_first = ["patroni", "pgpool", "vllm", "nginx", "model_gateway", "rabbitmq", "redis", "etcd", "object_storage", "pgbackrest"]
+    slowest_first = ["pgpool", "patroni", "dify", "vllm", "nginx", "model_gateway", "rabbitmq", "redis", "etcd", "object_storage", "pgbackrest"]
     rank = {name: position for position, name in enumerate(slowest_first)}
     return sorted((name for name in names if name != "lab"), key=lambda name: rank.get(name, len(rank)))
 
@@ -132,13 +137,13 @@ def molecule() -> list[Outcome]:
 
     They kill, freeze and time things beside each other on two cores: one that fails is run once more, and the summary says so.
     """
-    from concurrent.futures import ThreadPoolExecutor
-
     logs = CACHE / "molecule"
     logs.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "MOLECULE_COMMAND_BORDERS": "0"}
 
     def scenario(name: str) -> Outcome:
+        if prepared and name in NEED_MORE_THAN_HOSTS:
+            prepared.rest.result()
         started = time.monotonic()
         log = logs / f"{name}.log"
         complaints: list[str] = []
@@ -158,7 +163,8 @@ def molecule() -> list[Outcome]:
         return outcome
 
     with ThreadPoolExecutor(max_workers=int(os.environ.get("MOLECULE_WORKERS", "2"))) as pool:
-        return list(pool.map(scenario, scenarios()))
+        outcomes = list(pool.map(scenario, scenarios()))
+    return [*([prepared.rest.result()] if prepared else []), *outcomes]
 
 
 def lab() -> list[Outcome]:
@@ -180,28 +186,38 @@ def lab() -> list[Outcome]:
 
 
 class Substrate:
-    """What Molecule and the lab run on, prepared beside the checks that need none of it: most of that is waiting for mirrors and disks."""
+    """What Molecule and the lab run on, prepared beside the checks that need none of it: most of that is waiting for mirrors and disks.
 
-    COMMAND = (sys.executable, "lab/prepare.py", "all")
+    Most scenarios need the hosts' images alone, and begin when those are there.
+    """
+
+    HOSTS, REST = ("docker", "venv", "images"), ("wheelhouse", "dify", "model")
 
     def __init__(self) -> None:
         """Begin."""
-        self.started = time.monotonic()
         CACHE.mkdir(exist_ok=True)
-        self.log = CACHE / "substrate.log"
-        with self.log.open("w") as stream:
-            self.process = subprocess.Popen(self.COMMAND, cwd=PROJECT, stdout=stream, stderr=subprocess.STDOUT)
+        pool = ThreadPoolExecutor(max_workers=1)
+        self.hosts, self.rest = (pool.submit(self._prepare, steps) for steps in (self.HOSTS, self.REST))
+        pool.shutdown(wait=False)
 
-    def finish(self) -> list[Outcome]:
-        """Wait for the end, and show what was said."""
-        passed = self.process.wait() == 0
-        print(f"\n::: substrate: {' '.join(self.COMMAND)} (begun with the tests)\n{self.log.read_text(errors='replace')}", flush=True)
-        return [Outcome("substrate", passed, time.monotonic() - self.started)]
+    @staticmethod
+    def _prepare(steps: tuple[str, ...]) -> Outcome:
+        started = time.monotonic()
+        command = [sys.executable, "lab/prepare.py", *steps]
+        done = subprocess.run(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+        print(f"\n::: substrate: {' '.join(command)} (beside the tests)\n{done.stdout}", flush=True)
+        return Outcome(f"substrate: {', '.join(steps)}", done.returncode == 0, time.monotonic() - started)
+
+
+prepared: Substrate | None = None
+"""Where everything is run, and so prepared, at once."""
 
 
 def substrate() -> list[Outcome]:
-    """The same, by itself."""
-    return Substrate().finish()
+    """Wait for the hosts' images."""
+    global prepared
+    prepared = prepared or Substrate()
+    return [prepared.hosts.result()]
 
 
 STAGES: dict[str, Callable[[], list[Outcome]]] = {
@@ -223,10 +239,11 @@ def main() -> int:
     if unknown:
         parser.error(f"no such stage: {', '.join(sorted(unknown))}")
     outcomes: list[Outcome] = []
+    global prepared
     prepared = None if wanted else Substrate()
     for name, stage in STAGES.items():
         if not wanted or name in wanted:
-            outcomes += prepared.finish() if prepared and name == "substrate" else stage()
+            outcomes += stage()
             if name == "lint" and not wanted and not all(outcome.passed for outcome in outcomes):
                 break
     print("\n::: Summary")
