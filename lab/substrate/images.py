@@ -54,6 +54,7 @@ DATA_PACKAGES: dict[str, list[str]] = {
     "rabbitmq": ["rabbitmq-server"],
     "object_storage": ["libisal2", "python3-boto3", "rsync", "swift-account", "swift-container", "swift-object", "swift-proxy"],
     "container_engine": ["conmon", "crun", "netavark", "podman"],
+    "dify": ["python3-amqp"],
     "drills": ["python3-boto3", "python3-pika", "python3-psycopg2", "python3-redis"],
 }
 # What each suite's images carry, each made from the one before it.
