@@ -106,6 +106,13 @@ except ImportError:
 
 Json = dict[str, Any]
 PATIENCE = 10
+LINES = 8
+
+
+def telling(lines: list[str]) -> list[str]:
+    """Choose the lines of HAProxy's journal that say who was found down, and why; all, if none does."""
+    marks = (" is DOWN", "failed, reason:", "no server available")
+    return [line for line in lines if any(mark in line for mark in marks)] or lines
 
 
 def ask_postgresql(words: Json) -> None:
@@ -247,8 +254,9 @@ def main() -> None:
     message = f"Nothing has been changed on {socket.gethostname()}: Dify could not work there.\n" + "\n".join(f"- {fault}" for fault in found)
     unit = module.params["journal_unit"]
     if silent and unit:
-        lines = module.run_command(["journalctl", "--no-pager", "--output=short-iso", "--lines=8", f"--unit={unit}"])[1].strip()
-        message += f"\nThe end of the journal of {unit}, through which it reaches them:\n{lines}"
+        lines = module.run_command(["journalctl", "--no-pager", "--output=short-iso", "--lines=500", f"--unit={unit}"])[1].strip().splitlines()
+        shown = "\n".join(telling(lines)[-LINES:])
+        message += f"\nThe end of the journal of {unit}, through which it reaches them:\n{shown}"
     module.fail_json(msg=message)
 
 
