@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ansible_collections.sovereign.dify.plugins.module_utils.dify_release import RELEASES
+
 STREAM_CONNECTIONS = 2
 """PostgreSQL connections: of a chat stream at its peak. Measured: 1.98."""
 NAMED_STREAM_CONNECTIONS = 3
@@ -65,27 +67,14 @@ BACKGROUND_CORES = 0.5
 RESERVED_MB = 1024
 """MB: on a host, for its system, service_proxy and the container engine. Assumed."""
 
-QUEUES: Mapping[str, tuple[str, ...]] = {
+_OWN: Mapping[str, tuple[str, ...]] = {
     "workflow": ("workflow_based_app_execution",),
     "priority": ("priority_dataset", "priority_pipeline"),
     "dataset": ("dataset", "dataset_summary", "pipeline"),
-    "general": (
-        "api_token",
-        "mail",
-        "ops_trace",
-        "app_deletion",
-        "app_rbac",
-        "plugin",
-        "workflow_storage",
-        "conversation",
-        "workflow",
-        "schedule_poller",
-        "schedule_executor",
-        "triggered_workflow_dispatcher",
-        "trigger_refresh_publisher",
-        "trigger_refresh_executor",
-        "retention",
-    ),
+}
+QUEUES: Mapping[str, tuple[str, ...]] = {
+    **_OWN,
+    "general": tuple(name for name in RELEASES["1.16.0"].queues if not any(name in queues for queues in _OWN.values())),
 }
 """Celery's queues in Dify 1.16, by the pool of workers that consumes them. Streaming workflows have one of their own, and work that must not
 wait behind bulk indexing."""
