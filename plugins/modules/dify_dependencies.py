@@ -134,10 +134,9 @@ def ask_postgresql(words: Json) -> None:
 
 
 def ask_redis(server: Json) -> None:
-    """Log in to Redis, and ask whether it is a master."""
+    """Log in to Redis, and ask for a sign of life: the proxy in between gives a connection to nobody but the master."""
     try:
         with Connection.tcp(server["host"], server["port"], server["user"], [server["password"]], timeout=PATIENCE) as connection:
-            # A master alone is what clients can use; any user may ask for a sign of life, and not every one for more.
             connection("PING")
     except RedisError as error:
         final = str(error).startswith(("WRONGPASS", "NOAUTH", "NOPERM"))
