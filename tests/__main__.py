@@ -125,7 +125,7 @@ NEED_MORE_THAN_HOSTS = ("dify", "vllm")
 
 
 def scenarios() -> list[str]:
-    """Names of the Molecule scenarios of single roles, the slowest first so that two workers end together."""
+    """Names of the Molecule scenarios of single roles, the slowest first so that the workers end together."""
     names = sorted(path.parent.name for path in PROJECT.glob("molecule/*/molecule.yml"))
     slowest_first = ["pgpool", "patroni", "dify", "vllm", "nginx", "model_gateway", "rabbitmq", "redis", "etcd", "object_storage", "pgbackrest"]
     rank = {name: position for position, name in enumerate(slowest_first)}
@@ -133,7 +133,7 @@ def scenarios() -> list[str]:
 
 
 def molecule() -> list[Outcome]:
-    """All Molecule scenarios of single roles, two at a time; each has networks and addresses of its own.
+    """All Molecule scenarios of single roles, three at a time (each waits for services as long as it computes); each has networks and addresses of its own.
 
     They kill, freeze and time things beside each other on two cores: one that fails is run once more, and the summary says so.
     """
@@ -162,7 +162,7 @@ def molecule() -> list[Outcome]:
             print(text[-20000:], flush=True)
         return outcome
 
-    with ThreadPoolExecutor(max_workers=int(os.environ.get("MOLECULE_WORKERS", "2"))) as pool:
+    with ThreadPoolExecutor(max_workers=int(os.environ.get("MOLECULE_WORKERS", "3"))) as pool:
         outcomes = list(pool.map(scenario, scenarios()))
     return [*([prepared.rest.result()] if prepared else []), *outcomes]
 
