@@ -133,9 +133,10 @@ def scenarios() -> list[str]:
 
 
 def molecule() -> list[Outcome]:
-    """All Molecule scenarios of single roles, three at a time (each waits for services as long as it computes); each has networks and addresses of its own.
+    """All Molecule scenarios of single roles, each in networks and with addresses of its own.
 
-    They kill, freeze and time things beside each other on two cores: one that fails is run once more, and the summary says so.
+    Three at a time: each waits for its services as long as it computes. They kill, freeze and time things beside each other on two cores: one that
+    fails is run once more, and the summary says so.
     """
     logs = CACHE / "molecule"
     logs.mkdir(parents=True, exist_ok=True)
