@@ -72,7 +72,7 @@ def test_changes_lose_no_request(on: Any) -> None:
     assert {host for host, count in changed(run_again).items() if count} == set(ADDRESS)
     ledger = result(run)
     assert (ledger["failed"], ledger["unread"], ledger["lost"]) == ([], [], [])
-    assert ledger["acknowledged"] > 20
+    assert ledger["acknowledged"] > 5
     assert {host: processes(on, host) for host in ADDRESS} == before
     assert on("s3a").run("journalctl --unit=swift-proxy --grep 're.exec|Reloaded' --quiet").rc == 0
 
@@ -96,7 +96,7 @@ def test_a_host_that_dies_costs_no_read_and_gets_back_what_it_missed(on: Any, ca
     with capsys.disabled():
         print(f"\n{ledger['acknowledged']} acknowledged, {len(ledger['failed'])} refused, {ledger['reads']} reads while a host died")
     assert (ledger["unread"], ledger["lost"]) == ([], [])
-    assert ledger["acknowledged"] > 50
+    assert ledger["acknowledged"] > 10
     # What was on its way to the host when it died.
     assert len(ledger["failed"]) <= 3, ledger["failed"]
     took = until(lambda: copies(on, "s3a") == copies(on, "s3b") == copies(on, "s3c"), 90)
