@@ -27,6 +27,8 @@ def load() -> ModuleType:
 
 LEASE = load()
 SECONDS = 60.0
+SHORTEST = 45.0
+"""The shortest lease that the role accepts, and its default."""
 
 
 class World:
@@ -69,11 +71,11 @@ class Row:
 
 
 class Fake:
-    """A unit on one host, that takes its time to stop."""
+    """A unit on one host, that takes its time to stop, and some to die."""
 
-    def __init__(self, world: World, host: str, stops_in: float = 0.0) -> None:
+    def __init__(self, world: World, host: str, stops_in: float = 0.0, dies_in: float = 0.0) -> None:
         """Be dead."""
-        self.world, self.host, self.stops_in, self.word = world, host, stops_in, "active"
+        self.world, self.host, self.stops_in, self.dies_in, self.word = world, host, stops_in, dies_in, "active"
 
     def start(self) -> None:
         """Run."""
@@ -82,8 +84,15 @@ class Fake:
 
     def stop(self) -> None:
         """Die in a while."""
+        self._end(self.stops_in)
+
+    def kill(self) -> None:
+        """Die soon."""
+        self._end(self.dies_in)
+
+    def _end(self, seconds: float) -> None:
         if self.host in self.world.running:
-            self.world.now += self.stops_in
+            self.world.now += seconds
             del self.world.running[self.host]
 
     def state(self) -> str:
@@ -91,9 +100,9 @@ class Fake:
         return self.word
 
 
-def supervised(world: World, host: str, stops_in: float = 0.0) -> Any:
+def supervised(world: World, host: str, stops_in: float = 0.0, dies_in: float = 0.0, seconds: float = SECONDS) -> Any:
     world.reachable.add(host)
-    return LEASE.Supervisor(Row(world, host), Fake(world, host, stops_in), SECONDS, clock=lambda: world.now, say=lambda line: None)
+    return LEASE.Supervisor(Row(world, host), Fake(world, host, stops_in, dies_in), seconds, clock=lambda: world.now, say=lambda line: None)
 
 
 @pytest.fixture
@@ -130,7 +139,7 @@ def test_it_moves_when_its_host_dies_and_not_before_the_end(world: World) -> Non
 
 
 def test_a_host_that_is_cut_off_has_stopped_before_another_starts(world: World) -> None:
-    one, two = supervised(world, "one", stops_in=LEASE.STOP), supervised(world, "two")
+    one, two = supervised(world, "one", stops_in=LEASE.STOP, dies_in=LEASE.KILL), supervised(world, "two")
     pass_time(world, 60, one, two)
     world.reachable.discard("one")
     ends = world.ends
@@ -143,12 +152,13 @@ def test_a_host_that_is_cut_off_has_stopped_before_another_starts(world: World) 
     assert world.most == 1
 
 
-def test_a_fail_over_that_is_shorter_than_the_lease_moves_and_stops_nothing(world: World) -> None:
-    one, two = supervised(world, "one"), supervised(world, "two")
+def test_a_fail_over_of_postgresql_moves_and_stops_nothing_with_the_shortest_lease(world: World) -> None:
+    one, two = supervised(world, "one", seconds=SHORTEST), supervised(world, "two", seconds=SHORTEST)
     pass_time(world, 60, one, two)
     world.reachable.clear()
     begun = world.now
-    while world.now < begun + 25:
+    # Patroni's time to live, and the question before and after.
+    while world.now < begun + 30:
         for host in (one, two):
             now = world.now
             host.tick()
@@ -177,6 +187,19 @@ def test_the_end_of_the_supervisor_hands_over_at_once(world: World) -> None:
     assert list(world.running) == ["two"]
 
 
+def test_a_supervisor_that_is_ended_shortly_before_the_end_does_not_wait_for_its_unit(world: World) -> None:
+    one = supervised(world, "one", stops_in=LEASE.STOP, dies_in=LEASE.KILL)
+    pass_time(world, 60, one)
+    world.reachable.clear()
+    while world.now + LEASE.STOP <= world.ends:
+        one.tick()
+        world.now += LEASE.INTERVAL
+    assert list(world.running) == ["one"]
+    one.close()
+    assert world.running == {}
+    assert world.now <= world.ends
+
+
 def test_a_host_on_which_the_unit_fails_leaves_it_to_others(world: World) -> None:
     one, two = supervised(world, "one"), supervised(world, "two")
     pass_time(world, 20, one, two)
@@ -198,7 +221,11 @@ def test_what_somebody_has_stopped_by_hand_is_started_again(world: World) -> Non
 def test_the_time_that_a_stop_takes_fits_into_the_lease_whatever_happens(world: World) -> None:
     """Hosts die, come back, and are cut off, in any order: never two at a time."""
     chance = random.Random(5)  # noqa: S311
-    hosts = {name: supervised(world, name, stops_in=chance.uniform(0, LEASE.STOP)) for name in ("one", "two", "three")}
+
+    def fresh(name: str) -> Any:
+        return supervised(world, name, stops_in=chance.uniform(0, LEASE.STOP), dies_in=chance.uniform(0, LEASE.KILL))
+
+    hosts = {name: fresh(name) for name in ("one", "two", "three")}
     alive = set(hosts)
     for _ in range(3000):
         name = chance.choice(sorted(hosts))
@@ -208,7 +235,7 @@ def test_the_time_that_a_stop_takes_fits_into_the_lease_whatever_happens(world: 
             world.running.pop(name, None)
         elif fate < 0.05 and name not in alive:
             alive.add(name)
-            hosts[name] = supervised(world, name, stops_in=chance.uniform(0, LEASE.STOP))
+            hosts[name] = fresh(name)
         elif fate < 0.10:
             world.reachable ^= {name}
         begun = world.now
@@ -229,6 +256,5 @@ def test_the_watchdog_is_quicker_than_the_lease() -> None:
     """Killed after so long, and stopped within its time, the unit is dead before the end; and no question with a stop takes so long."""
     unit = (SOURCE.parents[1] / "templates/dify_lease@.service.j2").read_text()
     before_the_end = float(unit.split("WatchdogSec={{ dify_lease_seconds - ")[1].split()[0])
-    shortest = 45
     assert before_the_end >= LEASE.STOP + LEASE.INTERVAL
-    assert shortest - before_the_end > LEASE.STOP + LEASE.PATIENCE
+    assert SHORTEST - before_the_end > LEASE.STOP + LEASE.PATIENCE

@@ -113,7 +113,7 @@ def test_what_there_is_one_of_starts_with_its_lease_and_ends_with_it(host: Rende
     assert host.quadlet("dify_api_1")["Install"]["WantedBy"] == "multi-user.target"
     assert host.value("{{ __dify_leases }}") == ["dify_lease@beat.service", "dify_lease@plugin_daemon.service"]
     lease = host.text("/etc/systemd/system/dify_lease@.service")
-    assert "WatchdogSec=40\n" in lease
+    assert "WatchdogSec=25\n" in lease
     assert "--unit dify_%i.service" in lease
 
 

@@ -2,8 +2,9 @@
 """Runs a unit on one host of a site: for as long as this host holds the unit's lease in PostgreSQL, and not a second longer.
 
 The lease is a row with a holder and an end, by the server's clock. The holder asks for more time again and again; it counts its own time, on a
-clock that nobody sets, from before it asked, so that it always believes the end to be earlier than the server does. Where no answer comes it stops
-the unit so early that it is dead, killed if need be, before the end. Whoever else asks gets the lease only after the end.
+clock that nobody sets, from before it asked, so that it always believes the end to be earlier than the server does. Where no answer comes it kills
+the unit shortly before the end: a unit that is asked to stop takes its time, and what a fail-over of PostgreSQL takes must fit in before. Whoever
+else asks gets the lease only after the end.
 
 systemd does what this program cannot do when it is dead or hangs: the unit is bound to this one's (BindsTo=), whose watchdog kills it.
 """
@@ -29,6 +30,8 @@ PATIENCE = 4.0
 """Seconds that an answer may take."""
 STOP = 15.0
 """Seconds that the unit may take to stop, being killed included; its own time-out is shorter."""
+KILL = 5.0
+"""Seconds that the unit may take to die when it is killed."""
 BACK_OFF = 60.0
 """Seconds for which a host that could not run the unit leaves it to others."""
 
@@ -68,6 +71,9 @@ class Unit(Protocol):
     def stop(self) -> None:
         """Stop it, and wait until it is dead."""
 
+    def kill(self) -> None:
+        """Stop it without asking, and wait until it is dead."""
+
     def state(self) -> str:
         """Give systemd's word for its state."""
 
@@ -90,7 +96,7 @@ class Supervisor:
     clock: Callable[[], float] = time.monotonic
     say: Callable[[str], None] = print
     until: float | None = field(default=None, init=False)
-    """When the unit has to begin to stop; nothing where this host does not hold the lease."""
+    """When the unit has to be killed; nothing where this host does not hold the lease."""
     rests: float = field(default=0.0, init=False)
     """When this host may ask again."""
 
@@ -108,11 +114,12 @@ class Supervisor:
             if self.until is None:
                 self.say(f"this host holds the lease, for {self.seconds:.0f} s at a time")
                 self.unit.start()
-            self.until = asked + self.seconds - STOP - PATIENCE - INTERVAL
+            self.until = asked + self.seconds - KILL - PATIENCE - INTERVAL
             self._keep_running()
         elif self.until is not None and (held is False or self.clock() >= self.until):
             self.say("another host holds the lease" if held is False else "the lease ends, and nobody gives more time")
-            self._end()
+            self.unit.kill()
+            self.until = None
 
     def _keep_running(self) -> None:
         """Start what somebody has stopped; leave it to others where it does not run on this host, whatever systemd tries."""
@@ -121,13 +128,8 @@ class Supervisor:
             self.unit.start()
         elif state == "failed":
             self.say(f"the unit fails on this host; others may have it for {BACK_OFF:.0f} s")
-            self._end()
-            self._release()
+            self.close()
             self.rests = self.clock() + BACK_OFF
-
-    def _end(self) -> None:
-        self.unit.stop()
-        self.until = None
 
     def _release(self) -> None:
         try:
@@ -137,10 +139,14 @@ class Supervisor:
 
     def close(self) -> None:
         """Stop the unit and give the lease back, so that another host has it at once."""
-        held = self.until is not None
-        self._end()
-        if held:
-            self._release()
+        if self.until is None:
+            self.unit.stop()
+            return
+        # As long as it likes, if that ends before the lease does.
+        in_time = self.clock() + STOP <= self.until + KILL + PATIENCE + INTERVAL
+        (self.unit.stop if in_time else self.unit.kill)()
+        self.until = None
+        self._release()
 
 
 class Postgresql:
@@ -223,6 +229,13 @@ class Service:
     def stop(self) -> None:
         """Stop it, and wait until it is dead."""
         subprocess.run(["systemctl", "stop", self.name], check=False)
+
+    def kill(self) -> None:
+        """Stop it without asking, and wait until it is dead."""
+        # The stop comes first, so that systemd does not start again what has been killed.
+        subprocess.run(["systemctl", "stop", "--no-block", self.name], check=False)
+        subprocess.run(["systemctl", "kill", "--signal=SIGKILL", self.name], check=False, capture_output=True)
+        self.stop()
 
     def state(self) -> str:
         """Give systemd's word for its state."""
