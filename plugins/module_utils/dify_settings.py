@@ -684,6 +684,9 @@ def worker_command(pool: WorkerPool, name: str, log_level: str = "INFO") -> list
     return [
         *("celery", "-A", "celery_entrypoint.celery", "worker", "--pool=gevent", f"--concurrency={pool.concurrency}"),
         *("--prefetch-multiplier=1", f"--loglevel={log_level}", f"--queues={','.join(pool.queues)}", f"--hostname={name}"),
+        # After a lost connection it would ask for one task at a time, and on quorum queues could never ask for more (celery issue 9512): one task in two
+        # seconds, whatever its concurrency is.
+        "worker.enable_prefetch_count_reduction=false",
         # Without these it asks quorum queues for what they have not, is refused, and tries again for ever.
         *("task.create_missing_queue_type=quorum", "task.default_queue_type=quorum"),
     ]

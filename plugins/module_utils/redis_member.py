@@ -396,6 +396,9 @@ class Member:
                 self._until(lambda: self._leads(sentinel) != self.address, deadline, "the Sentinels did not make another member the master")
                 server("REPLICAOF", self._leads(sentinel), self.port)
                 server("CONFIG", "REWRITE")
+                # As the Sentinels do where it is they who tell a master to follow: who keeps its session would be refused each write for as long as it does.
+                for kind in ("normal", "pubsub"):
+                    server("CLIENT", "KILL", "TYPE", kind)
             finally:
                 server("CLIENT", "UNPAUSE")
         return True

@@ -117,20 +117,20 @@ def test_the_platform_carries_what_its_plan_promises_and_much_more_than_stock_se
     streams, rate = int(promised[1]), float(promised[2])
     assert streams == STREAMS
     # Answers of half a minute, as the plan has them; as many users, who come as fast as it says and ask again when they have their answer.
-    key, brisk = slow(60), slow(20, "brisk")
+    key, calm = slow(60), slow(20, "calm")
     users = Steady(lambda: chat(key, timeout=60), clients=streams, pause=0, apart=1 / rate)
     time.sleep(streams / rate + 8)
     held = users.end()
     failed = [answer for answer in held if not answer.ok]
-    ours, most = per_second(chats_for(12, 50, brisk)), most_at_once(held)
+    ours, most = per_second(chats_for(16, 50, calm)), most_at_once(held)
     with Stock() as stock:
-        theirs = stock.ask(brisk, 50, 15)
+        theirs = stock.ask(calm, 50, 16)
     ratios = most / most_at_once(theirs), ours / per_second(theirs)
     firsts = sorted(answer.first for answer in held)
     print(
         f"\n{most} streams at once of {streams} promised, users coming {rate:.1f} a second: {len(held)} asked, {len(failed)} failed; first piece "
         f"after {firsts[len(firsts) // 2]:.2f} s (p50), {firsts[len(firsts) * 95 // 100]:.2f} s (p95)\n"
-        f"50 clients, answers of 2 s: {ours:.1f} a second, stock {per_second(theirs):.1f}; stock streams {most_at_once(theirs)}; "
+        f"50 clients, answers of 4 s: {ours:.1f} a second, stock {per_second(theirs):.1f}; stock streams {most_at_once(theirs)}; "
         f"ratio of streams {ratios[0]:.1f}, of requests a second {ratios[1]:.1f}"
     )
     assert not failed, failed[:3]
@@ -139,28 +139,37 @@ def test_the_platform_carries_what_its_plan_promises_and_much_more_than_stock_se
     assert ratios[1] >= 3
 
 
-def test_a_host_dies_under_open_streams(slow: Callable[..., str]) -> None:
-    key = slow(60)
+def test_a_host_dies_under_open_streams(slow: Callable[..., str], console: Console) -> None:
+    # What asks the models is there once in the site: with its host, streams of all hosts end, and it is elsewhere when its lease has ended.
+    (serving,) = [host for host in HOSTS if is_active(host, "dify_plugin_daemon")]
+    (struck,) = set(HOSTS) - {serving}
+    key, brief = slow(60), slow(10)
     at_work = dict.fromkeys(HOSTS, 0)
     begun = time.monotonic()
     streams = Steady(lambda: chat(key, timeout=90), clients=50, pause=3600)
     wait_until(lambda: sum(open_streams(host) for host in HOSTS) >= 48, "50 streams are open", 40)
     for host in HOSTS:
         at_work[host] = open_streams(host)
-    subprocess.run(["docker", "kill", container("hq-app2")], check=True, capture_output=True)
+    subprocess.run(["docker", "kill", container(struck)], check=True, capture_output=True)
     try:
         killed = time.monotonic()
-        probes = [chat(slow(10), timeout=30) for dummy in range(3)]
+        probes = [chat(brief, timeout=30) for dummy in range(3)]
         wait_until(lambda: all(answer.ended for answer in streams.answers) and len(streams.answers) == 50, "the streams have ended", 90)
     finally:
-        subprocess.run(["docker", "start", container("hq-app2")], check=True, capture_output=True)
+        subprocess.run(["docker", "start", container(struck)], check=True, capture_output=True)
     cut = [answer for answer in streams.answers if not answer.ok]
     firsts = [round(probe.first, 1) for probe in probes]
     print(f"\n{at_work} streams; {len(cut)} were cut off with their host {killed - begun:.0f} s after the first; new ones began in {firsts} s")
     assert all(probe.ok for probe in probes), probes
-    assert len(cut) <= at_work["hq-app2"] + 2, cut[:3]
-    assert at_work["hq-app1"] >= 15, at_work
-    wait_until(lambda: execute("hq-app2", "systemctl", "is-active", "dify_api_1", check=False).stdout.strip() == "active", "the host is back", 180)
+    assert len(cut) <= at_work[struck] + 2, cut[:3]
+    assert at_work[serving] >= 15, at_work
+    wait_until(lambda: all(is_active(struck, unit) for unit in ("dify_api_1", "dify_worker_workflow_1", "dify_sandbox")), "the host is back", 180)
+    console.stub()
+
+
+def is_active(host: str, unit: str) -> bool:
+    """Tell whether a unit runs on a host."""
+    return execute(host, "systemctl", "is-active", unit, check=False).stdout.strip() == "active"
 
 
 def open_streams(host: str) -> int:

@@ -315,7 +315,10 @@ def test_writers_wait_while_another_member_takes_over(member: Member, monkeypatc
     monkeypatch.setattr(member, "sleep", lambda _: None)
     assert member.hand_over(check_mode=False)
     assert sentinel.said == ["SENTINEL FAILOVER set"]
-    assert server.said == ["CLIENT PAUSE 35000 WRITE", "REPLICAOF 10.1.1.13 6379", "CONFIG REWRITE", "CLIENT UNPAUSE"]
+    assert server.said == [
+        *("CLIENT PAUSE 35000 WRITE", "REPLICAOF 10.1.1.13 6379", "CONFIG REWRITE"),
+        *("CLIENT KILL TYPE normal", "CLIENT KILL TYPE pubsub", "CLIENT UNPAUSE"),
+    ]
 
 
 def test_writers_go_on_where_nobody_takes_over(member: Member, monkeypatch: pytest.MonkeyPatch) -> None:
