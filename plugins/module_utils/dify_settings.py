@@ -380,6 +380,12 @@ _REFUSED: Mapping[str, str] = {
     "CELERY_WORKER_AMOUNT": "concurrency is declared by dify_worker_pools.",
     "CELERY_WORKER_CONCURRENCY": "concurrency is declared by dify_worker_pools.",
     "CELERY_AUTO_SCALE": "concurrency is declared by dify_worker_pools.",
+    "CELERY_MAX_WORKERS": "concurrency is declared by dify_worker_pools.",
+    "CELERY_MIN_WORKERS": "concurrency is declared by dify_worker_pools.",
+    "CELERY_WORKER_CLASS": "workers run Celery's own command, always with gevent.",
+    "CELERY_WORKER_POOL": "workers run Celery's own command, always with gevent.",
+    "CELERY_PREFETCH_MULTIPLIER": "workers run Celery's own command, always with 1.",
+    "MAX_TASKS_PER_CHILD": "workers run Celery's own command, which has no children under gevent.",
     "LOG_FILE": "services write to the journal.",
     "CELERY_SENTINEL_PASSWORD": "the broker is RabbitMQ.",
     "PUBSUB_REDIS_URL": "it is another name of EVENT_BUS_REDIS_URL, which follows from the site.",
@@ -684,8 +690,12 @@ def worker_command(pool: WorkerPool, name: str, log_level: str = "INFO") -> list
     return [
         *("celery", "-A", "celery_entrypoint.celery", "worker", "--pool=gevent", f"--concurrency={pool.concurrency}"),
         *("--prefetch-multiplier=1", f"--loglevel={log_level}", f"--queues={','.join(pool.queues)}", f"--hostname={name}"),
-        # After a lost connection it would ask for one task at a time, and on quorum queues could never ask for more (celery issue 9512): one task in two
-        # seconds, whatever its concurrency is.
+        # Workers need not know of each other; what they would ask each other before they take up work again could wait for one whose broker hangs.
+        *("--without-gossip", "--without-mingle"),
+        # A queue of its own, by whose consumer dify_workers.py sees that it still has its others.
+        "worker.direct=true",
+        # After a lost connection it would ask for one task at a time, and on quorum queues could never ask for more (celery issue 9512): one task in
+        # two seconds, whatever its concurrency is.
         "worker.enable_prefetch_count_reduction=false",
         # Without these it asks quorum queues for what they have not, is refused, and tries again for ever.
         *("task.create_missing_queue_type=quorum", "task.default_queue_type=quorum"),

@@ -323,9 +323,8 @@ def test_pools_that_would_do_nothing_are_refused() -> None:
 
 def test_a_worker_can_consume_quorum_queues_and_has_a_name_of_its_own() -> None:
     command = worker_command(POOLS[1], "priority_1@hq-app1")
-    assert command[-3:] == [
-        *("worker.enable_prefetch_count_reduction=false", "task.create_missing_queue_type=quorum", "task.default_queue_type=quorum"),
-    ]
+    assert command[-4:-2] == ["worker.direct=true", "worker.enable_prefetch_count_reduction=false"]
+    assert command[-2:] == ["task.create_missing_queue_type=quorum", "task.default_queue_type=quorum"]
     assert "--queues=priority_dataset,priority_pipeline" in command
     assert "--hostname=priority_1@hq-app1" in command
     assert "--concurrency=4" in command
