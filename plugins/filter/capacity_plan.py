@@ -83,7 +83,7 @@ _value:
     settings:
       description:
         - What was planned or declared. C(api) has C(processes) by host, C(connections) (E(SERVER_WORKER_CONNECTIONS)), C(spare_connections) of them
-          that nginx leaves free, C(pool_size), C(max_overflow) and C(vector_connections) of each process.
+          that the host's proxy leaves free, C(pool_size), C(max_overflow) and C(vector_connections) of each process.
         - C(api_websocket) and each of C(workers) (by name, with C(queues), C(celery_pool) and C(concurrency)) have the same of theirs.
         - C(beat) has its pool. C(plugin_daemon_connections), C(administration), C(pooler_size) and C(max_connections) are of the site.
       type: dict

@@ -58,6 +58,13 @@ class Quadlets(Template):
             reload=found.reload or unread or bool(found.stale or found.begin_again),
         )
 
+    def begin_again(self, instances: Iterable[str]) -> None:
+        """Restart units that run; of those that somebody else starts, no other: since the plan was made it may have come to run elsewhere."""
+        instances = list(instances)
+        for verb, some in (("restart", False), ("try-restart", True)):
+            if names := [self.unit(name) for name in instances if (name in self.supervised) is some]:
+                self.run(["systemctl", verb, "--no-block", "--", *names])
+
     def _is_unread(self, name: str) -> bool:
         """Tell whether systemd does not know a unit yet."""
         shown = self.run(["systemctl", "show", "--property=LoadState", "--value", "--", self.unit(name)])

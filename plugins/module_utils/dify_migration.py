@@ -32,6 +32,19 @@ class MigrationError(Exception):
     """The database is not migrated."""
 
 
+def unmigrated(former: str, image: str) -> str:
+    """Say that a host may not run an image, and what to do.
+
+    Args:
+        former: Image that has migrated the database last; empty for none.
+        image: The host's image.
+    """
+    return (
+        f"Dify's database was migrated by {former or 'no image yet'}, and this host is to run {image}, which may not know that schema. "
+        "The first host of the site's api migrates: run without --limit, or name that host in it, too. Nothing has been changed on this host."
+    )
+
+
 class Record(Protocol):
     """Which image has migrated the database last, kept in the database itself."""
 

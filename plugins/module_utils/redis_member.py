@@ -396,7 +396,7 @@ class Member:
                 self._until(lambda: self._leads(sentinel) != self.address, deadline, "the Sentinels did not make another member the master")
                 server("REPLICAOF", self._leads(sentinel), self.port)
                 server("CONFIG", "REWRITE")
-                # As the Sentinels do where it is they who tell a master to follow: who keeps its session would be refused each write for as long as it does.
+                # As the Sentinels do where it is they who tell a master to follow: who keeps its session would be refused each write.
                 for kind in ("normal", "pubsub"):
                     server("CLIENT", "KILL", "TYPE", kind)
             finally:

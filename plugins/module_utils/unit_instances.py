@@ -169,18 +169,18 @@ class Template:
                 if "%i" in file:
                     Path(file.replace("%i", instance)).unlink(missing_ok=True)
 
-    def apply(self, plan: Plan, declared: Iterable[str], timeout: float, restart: bool, together: Iterable[str] = ()) -> None:
+    def apply(self, plan: Plan, declared: Iterable[str], timeout: float, restart: bool, together: Iterable[Iterable[str]] = ()) -> None:
         """Do what the plan says, and wait until everything declared serves.
 
         What does not run is started all at once; what runs with an older configuration is restarted only if that is wanted: one after another, and
-        then at once what may be.
+        then what may be at once, group by group.
 
         Args:
             plan: From ``plan``.
             declared: Instances that must serve in the end.
             timeout: Longest wait for the start, and for each restart, in seconds.
             restart: Whether to restart stale instances.
-            together: Instances that may be restarted at the same time.
+            together: Groups of instances that may be restarted at the same time, in their order.
 
         Raises:
             InstanceError: As soon as one crashes, or after the time-out; with the last lines of its journal.
@@ -196,14 +196,19 @@ class Template:
             # Not "start": that would leave an instance which waits for its next attempt waiting.
             self.run(["systemctl", "restart", "--no-block", "--", *map(self.unit, plan.start)])
         if plan.begin_again:
-            self.run(["systemctl", "restart", "--no-block", "--", *map(self.unit, plan.begin_again)])
+            self.begin_again(plan.begin_again)
         self.wait(list(declared), timeout)
         if restart:
-            at_once = [name for name in plan.stale if name in set(together)]
-            for group in [*([name] for name in plan.stale if name not in at_once), at_once]:
+            groups = [[name for name in plan.stale if name in set(group)] for group in together]
+            alone = [[name] for name in plan.stale if not any(name in group for group in groups)]
+            for group in [*alone, *groups]:
                 if group:
-                    self.run(["systemctl", "restart", "--no-block", "--", *map(self.unit, group)])
+                    self.begin_again(group)
                     self.wait(group, timeout)
+
+    def begin_again(self, instances: Iterable[str]) -> None:
+        """Restart instances that run, without waiting for them."""
+        self.run(["systemctl", "restart", "--no-block", "--", *map(self.unit, instances)])
 
     def wait(self, instances: list[str], timeout: float, pause: float = 1.0) -> None:
         """Wait until all serve.

@@ -49,9 +49,9 @@ options:
     type: bool
     default: false
   together:
-    description: Those of them that may be restarted at the same time, after the others, which are in turn.
+    description: Groups of them that may be restarted at the same time, group by group, after the others, which are in turn.
     type: list
-    elements: str
+    elements: list
     default: []
   timeout:
     description: Longest wait for the start, and for each restart, in seconds.
@@ -92,7 +92,7 @@ def main() -> None:
             "files": {"type": "list", "elements": "str", "required": True},
             "started_with": {"type": "str", "required": True},
             "restart": {"type": "bool", "default": False},
-            "together": {"type": "list", "elements": "str", "default": []},
+            "together": {"type": "list", "elements": "list", "default": []},
             "timeout": {"type": "int", "default": 300},
         },
         supports_check_mode=True,

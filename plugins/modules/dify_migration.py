@@ -38,6 +38,10 @@ options:
     type: list
     elements: str
     default: []
+  migrate:
+    description: Whether to migrate where the image has not. If not, that is refused; in check mode it is a change, as elsewhere.
+    type: bool
+    default: true
   timeout:
     description: Longest that a migration may take, in seconds.
     type: int
@@ -61,7 +65,14 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.sovereign.dify.plugins.module_utils.dify_migration import CREATE, READ, WRITE, Migration, MigrationError
+from ansible_collections.sovereign.dify.plugins.module_utils.dify_migration import (
+    CREATE,
+    READ,
+    WRITE,
+    Migration,
+    MigrationError,
+    unmigrated,
+)
 
 try:
     import psycopg2
@@ -110,6 +121,7 @@ def main() -> None:
             "environment_file": {"type": "path", "required": True},
             "conninfo_file": {"type": "path", "required": True},
             "volumes": {"type": "list", "elements": "str", "default": []},
+            "migrate": {"type": "bool", "default": True},
             "timeout": {"type": "int", "default": 1800},
         },
         supports_check_mode=True,
@@ -132,6 +144,8 @@ def main() -> None:
         former = record.read()
         due = former != given["image"]
         if due and not module.check_mode:
+            if not given["migrate"]:
+                raise MigrationError(unmigrated(former, given["image"]))
             migration.apply()
     except (MigrationError, psycopg2.Error) as error:
         module.fail_json(msg=str(error).strip())

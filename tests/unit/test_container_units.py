@@ -96,7 +96,11 @@ def test_a_supervised_unit_is_never_started_but_restarted_where_it_runs(quadlets
     configure(quadlets, systemd, "dify_beat")
     assert quadlets.plan(["dify_beat"]).start == ()
     configure(quadlets, systemd, "dify_beat", started_with="former")
-    assert quadlets.plan(["dify_beat"]).stale == ("dify_beat",)
+    plan = quadlets.plan(["dify_beat"])
+    assert plan.stale == ("dify_beat",)
+    # It may have come to run elsewhere meanwhile: only what runs is restarted.
+    quadlets.apply(plan, ["dify_beat"], 5, restart=True)
+    assert systemd.said[-1] == "try-restart dify_beat"
 
 
 def test_a_supervised_unit_that_has_come_is_made_known_to_systemd(quadlets: Quadlets, systemd: Systemd) -> None:

@@ -75,7 +75,7 @@ class Fake:
 
     def __init__(self, world: World, host: str, stops_in: float = 0.0, dies_in: float = 0.0) -> None:
         """Be dead."""
-        self.world, self.host, self.stops_in, self.dies_in, self.word = world, host, stops_in, dies_in, "active"
+        self.world, self.host, self.stops_in, self.dies_in, self.word = world, host, stops_in, dies_in, ""
 
     def start(self) -> None:
         """Run."""
@@ -96,8 +96,8 @@ class Fake:
             del self.world.running[self.host]
 
     def state(self) -> str:
-        """Say what was put in the mouth."""
-        return self.word
+        """Say what was put in the mouth, or how it is."""
+        return self.word or ("active" if self.host in self.world.running else "inactive")
 
 
 def supervised(world: World, host: str, stops_in: float = 0.0, dies_in: float = 0.0, seconds: float = SECONDS) -> Any:
@@ -213,9 +213,45 @@ def test_what_somebody_has_stopped_by_hand_is_started_again(world: World) -> Non
     one = supervised(world, "one")
     pass_time(world, 20, one)
     world.running.clear()
-    one.unit.word = "inactive"
     one.tick()
     assert list(world.running) == ["one"]
+
+
+def test_what_somebody_has_started_by_hand_where_the_lease_is_not_is_killed(world: World) -> None:
+    one, two = supervised(world, "one"), supervised(world, "two")
+    pass_time(world, 20, one, two)
+    two.unit.start()
+    two.tick()
+    assert list(world.running) == ["one"]
+
+
+def test_what_hangs_begins_again_on_its_host(world: World) -> None:
+    one, two = supervised(world, "one"), supervised(world, "two")
+    pass_time(world, 20, one, two)
+    kills: list[float] = []
+
+    def kill() -> None:
+        kills.append(world.now)
+        one.answers = lambda: True
+        del world.running["one"]
+
+    one.unit.kill = kill
+    pass_time(world, LEASE.HANGS - 2 * LEASE.INTERVAL, one, two)
+    one.answers, begun = lambda: False, world.now
+    pass_time(world, 2 * LEASE.HANGS, one, two)
+    assert len(kills) == 1
+    assert LEASE.HANGS <= kills[0] - begun + LEASE.INTERVAL <= LEASE.HANGS + 2 * LEASE.INTERVAL
+    assert list(world.running) == ["one"]
+
+
+def test_a_host_on_which_the_unit_never_comes_up_leaves_it_to_others(world: World) -> None:
+    one, two = supervised(world, "one"), supervised(world, "two")
+    one.unit.word = "activating"
+    pass_time(world, 20, one, two)
+    assert world.holder == "one"
+    pass_time(world, one.patience + LEASE.BACK_OFF / 2, one, two)
+    assert list(world.running) == ["two"]
+    assert world.most == 1
 
 
 def test_the_time_that_a_stop_takes_fits_into_the_lease_whatever_happens(world: World) -> None:

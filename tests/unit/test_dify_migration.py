@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from ansible_collections.sovereign.dify.plugins.module_utils.dify_migration import Migration, MigrationError
+from ansible_collections.sovereign.dify.plugins.module_utils.dify_migration import Migration, MigrationError, unmigrated
 
 DONE = "Running migrations\nPreparing database migration...\nDatabase migration successful!\nMigration completed, exiting normally\n"
 SKIPPED = "Running migrations\nDatabase migration skipped\nMigration completed, exiting normally\n"
@@ -65,3 +65,10 @@ def test_whatever_else_it_prints_is_a_failure_told_with_its_last_lines(printed: 
 def test_an_older_image_on_a_newer_database_is_told_the_two_ways_out() -> None:
     with pytest.raises(MigrationError, match="go on with the newer release, or restore a backup"):
         migration(Record(), "alembic.util.exc.CommandError: Can't locate revision identified by 'f00'\n")[0].apply()
+
+
+def test_a_host_that_may_not_migrate_is_told_who_does() -> None:
+    told = unmigrated("", "localhost/api:2")
+    assert "migrated by no image yet" in told
+    assert "localhost/api:2" in told
+    assert "run without --limit" in told

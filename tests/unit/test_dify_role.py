@@ -46,7 +46,7 @@ class Rendered:
         loader.set_basedir(str(ROLE))
         self.variables = variables
         self.templar = Templar(loader=loader, variables=variables)
-        self.files = {item["dest"]: item for item in self.value("{{ __dify_files }}")}
+        self.files = {item["dest"]: item for item in self.value("{{ __dify_migration_files + __dify_files }}")}
 
     def value(self, text: str, **more: Any) -> Any:
         """Template an expression."""
@@ -124,7 +124,8 @@ def test_a_host_without_them_asks_for_no_lease(tmp_path: Path) -> None:
     }
     found = Rendered(tmp_path, "hq-app1", dify_members=named)
     assert found.value("{{ __dify_leases }}") == []
-    assert found.value("{{ __dify_unwanted_leases }}") == ["dify_lease@beat.service", "dify_lease@plugin_daemon.service"]
+    assert found.value("{{ __dify_watches }}") == ["dify_workers.service"]
+    assert found.value("{{ __dify_unwanted_watches }}") == ["dify_lease@beat.service", "dify_lease@plugin_daemon.service"]
     assert "/etc/containers/systemd/dify_beat.container" not in found.files
     assert found.value("{{ __dify_migrates }}")
 
@@ -139,7 +140,10 @@ def test_a_busy_api_is_late_and_not_dead(host: Rendered) -> None:
 
 def test_a_worker_is_not_killed_because_its_broker_is_away(host: Rendered) -> None:
     container = host.quadlet("dify_worker_workflow_1")["Container"]
-    assert container["HealthOnFailure"] == "none"
+    assert "HealthCmd" not in container
+    looked_after = host.text("/etc/systemd/system/dify_workers.service")
+    assert "--environment /etc/dify/dify_worker_workflow_1.env dify_worker_workflow_1=workflow_1@hq-app1 dify_worker_priority_1=" in looked_after
+    assert " dify_worker_default_1=default_1@hq-app1\n" in looked_after
     assert container["Entrypoint"] == "celery"
     assert container["Exec"].endswith("task.create_missing_queue_type=quorum task.default_queue_type=quorum")
     # A warm shutdown: tasks end.

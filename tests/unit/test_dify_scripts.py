@@ -86,12 +86,11 @@ def test_connections_and_commands_will_do(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 class Haproxy:
-    """HAProxy's runtime socket, with requests that end one at each look."""
+    """HAProxy's runtime socket."""
 
-    def __init__(self, path: Path, requests: int) -> None:
+    def __init__(self, path: Path) -> None:
         """Listen."""
         self.said: list[str] = []
-        self.requests = requests
         self.server = socket.socket(socket.AF_UNIX)
         self.server.bind(str(path))
         self.server.listen()
@@ -104,37 +103,61 @@ class Haproxy:
             except OSError:
                 return
             with channel:
-                command = channel.recv(4096).decode().strip()
-                self.said.append(command)
-                if command == "show stat":
-                    channel.sendall(f"# pxname,svname,scur\napi,dify_api_1,{self.requests}\napi,dify_api_2,9\napi,BACKEND,9\n".encode())
-                    self.requests = max(self.requests - 1, 0)
+                self.said.append(channel.recv(4096).decode().strip())
 
 
-def drain(monkeypatch: pytest.MonkeyPatch, path: Path, *options: str) -> int:
+@pytest.fixture
+def requests() -> Iterator[tuple[int, list[socket.socket]]]:
+    """Open connections to a server of this host; give its port and their clients' ends."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_server(("127.0.0.1", 0)) as other:
+        clients = [socket.create_connection(server.getsockname()) for dummy in range(3)]
+        # Somebody else's.
+        clients.append(socket.create_connection(other.getsockname()))
+        accepted = [server.accept()[0] for dummy in range(3)] + [other.accept()[0]]
+        yield server.getsockname()[1], clients[:3]
+        for end in [*clients, *accepted]:
+            end.close()
+
+
+def drain(monkeypatch: pytest.MonkeyPatch, path: Path, *options: str, port: int = 9) -> int:
     monkeypatch.setattr(DRAIN, "PAUSE", 0.02)
-    command = ["dify_drain.py", "--socket", str(path), "--server", "dify_api_1", "--backends", "api", "api_internal", *options]
+    command = ["dify_drain.py", "--socket", str(path), "--server", "dify_api_1", f"--port={port}", "--backends", "api", "api_internal", *options]
     monkeypatch.setattr(sys, "argv", command)
     return int(DRAIN.main())
 
 
-def test_requests_of_the_process_end_before_it_and_nobody_elses_are_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    haproxy = Haproxy(tmp_path / "admin.sock", 3)
-    assert drain(monkeypatch, tmp_path / "admin.sock", "--timeout=5") == 0
-    assert haproxy.said[:2] == ["set server api/dify_api_1 state drain", "set server api_internal/dify_api_1 state drain"]
-    assert haproxy.said[2:] == ["show stat"] * 4
+def test_requests_of_the_process_end_before_it_and_nobody_elses_are_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, requests: tuple[int, list[socket.socket]]
+) -> None:
+    haproxy = Haproxy(tmp_path / "admin.sock")
+    port, clients = requests
+    looks: list[int] = []
+    count = DRAIN.connections
+
+    def one_ends_at_each_look(port: int) -> int:
+        looks.append(count(port))
+        if clients:
+            clients.pop().close()
+        return looks[-1]
+
+    monkeypatch.setattr(DRAIN, "connections", one_ends_at_each_look)
+    assert drain(monkeypatch, tmp_path / "admin.sock", "--timeout=5", port=port) == 0
+    assert haproxy.said == ["set server api/dify_api_1 state drain", "set server api_internal/dify_api_1 state drain"]
+    assert looks == [3, 2, 1, 0]
     haproxy.server.close()
 
 
-def test_what_does_not_end_is_cut_off_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    haproxy = Haproxy(tmp_path / "admin.sock", 1000)
-    assert drain(monkeypatch, tmp_path / "admin.sock", "--timeout=0.1") == 0
-    assert "requests are cut off" in capsys.readouterr().err
+def test_what_does_not_end_is_cut_off_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], requests: tuple[int, list[socket.socket]]
+) -> None:
+    haproxy = Haproxy(tmp_path / "admin.sock")
+    assert drain(monkeypatch, tmp_path / "admin.sock", "--timeout=0.1", port=requests[0]) == 0
+    assert "3 requests are cut off" in capsys.readouterr().err
     haproxy.server.close()
 
 
 def test_it_comes_back_into_rotation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    haproxy = Haproxy(tmp_path / "admin.sock", 3)
+    haproxy = Haproxy(tmp_path / "admin.sock")
     assert drain(monkeypatch, tmp_path / "admin.sock", "--ready") == 0
     assert haproxy.said == ["set server api/dify_api_1 state ready", "set server api_internal/dify_api_1 state ready"]
     haproxy.server.close()

@@ -120,7 +120,7 @@ def test_stale_instances_that_may_are_restarted_at_once_after_the_others(templat
     for name in ("a", "b", "c"):
         systemd.set(name, "active")
         configure(template, name, started_with="older")
-    template.apply(template.plan(["a", "b", "c"]), ["a", "b", "c"], timeout=5, restart=True, together=["a", "c", "not stale"])
+    template.apply(template.plan(["a", "b", "c"]), ["a", "b", "c"], timeout=5, restart=True, together=[["a", "c", "not stale"]])
     assert systemd.said == ["restart --no-block vllm@b", "restart --no-block vllm@a vllm@c"]
 
 

@@ -71,6 +71,17 @@ def test_the_entry_leads_each_path_to_its_service(ask: Any) -> None:
     assert "inner" not in ask("/inner/api/invoke/llm", "--request POST --json '{}'")[1]
 
 
+@pytest.mark.parametrize(("unit", "path"), [("dify_web", "/"), ("dify_websocket", "/socket.io/?EIO=4&transport=polling")])
+def test_what_is_down_on_one_host_is_served_by_the_other(on: Any, ask: Any, unit: str, path: str) -> None:
+    on("app1").check_output(f"systemctl stop {unit}")
+    try:
+        # Checks see it within a second or two.
+        time.sleep(8)
+        assert {ask(path)[0] for dummy in range(8)} <= {200, 307}
+    finally:
+        on("app1").check_output(f"systemctl start {unit}")
+
+
 def test_every_queue_is_a_quorum_queue_with_consumers(on: Any) -> None:
     listed = json.loads(on("data").check_output("rabbitmqctl --quiet --formatter json list_queues --vhost dify name type consumers"))
     queues = {queue["name"]: queue for queue in listed}
@@ -194,6 +205,32 @@ def test_a_service_that_is_down_is_told_with_the_last_lines_of_what_stands_betwe
     assert changed(rerun("--tags=dify", "--limit=dify")) == {"app1": 0, "app2": 0}
 
 
+def database(on: Any, statement: str) -> str:
+    """Run a statement in Dify's database."""
+    printed: str = on("data").check_output(f'runuser -u postgres -- psql -qAtd dify -c "{statement}"')
+    return printed
+
+
+def test_a_migration_that_fails_leaves_units_images_and_schema_as_they_were(on: Any) -> None:
+    (image,) = database(on, "SELECT image FROM sovereign.migration").split()
+    (version,) = database(on, "SELECT version_num FROM alembic_version").split()
+    database(on, "UPDATE sovereign.migration SET image = 'newer'; UPDATE alembic_version SET version_num = 'ffffffffffff'")
+    files = "find /etc/dify /etc/containers/systemd -type f | sort | xargs sha256sum; systemctl show --property=MainPID --value 'dify_api*'"
+    before = {host: on(host).check_output(files) for host in APPS}
+    try:
+        told = " ".join(rerun("--tags=dify", "--limit=dify", dify_settings={"api": {"LOG_LEVEL": "DEBUG"}}).stdout.split())
+        assert "The database is newer than this image" in told
+        assert "Can't locate revision" in told
+        # Without the host that migrates, too.
+        told = " ".join(rerun("--tags=dify", "--limit=app2", dify_settings={"api": {"LOG_LEVEL": "DEBUG"}}).stdout.split())
+        assert "database was migrated by newer" in told
+        assert {host: on(host).check_output(files) for host in APPS} == before
+        assert database(on, "SELECT version_num FROM alembic_version") == "ffffffffffff"
+    finally:
+        for table, column, value in (("sovereign.migration", "image", image), ("alembic_version", "version_num", version)):
+            database(on, f"UPDATE {table} SET {column} = '{value}'")  # noqa: S608 - what it was before
+
+
 def test_a_full_disk_is_told_before_anything_is_written(on: Any) -> None:
     at = "/var/lib/dify/plugin_daemon"
     (holder,) = holders(on, "plugin_daemon")
@@ -206,12 +243,21 @@ def test_a_full_disk_is_told_before_anything_is_written(on: Any) -> None:
     assert f"{at} has 1 MB free, and 256 are wanted" in told
 
 
-def test_a_change_restarts_what_it_concerns_and_nothing_else(on: Any) -> None:
+def test_a_change_restarts_what_it_concerns_and_nothing_else_and_one_number_scales_out_and_in(on: Any) -> None:
     since = "systemctl show --property=ActiveEnterTimestampMonotonic --value"
     before = {unit: on("app1").check_output(f"{since} {unit}") for unit in ("dify_web", "dify_worker_priority_1")}
-    for settings in ({"web": {"TOP_K_MAX_VALUE": 11}}, {}):
-        run = rerun("--tags=dify", "--limit=dify", dify_settings=settings)
+    # With two processes on each host they get less each: there are connections to PostgreSQL for that.
+    api = {"processes": 2, "connections": 6, "pool_size": 6, "max_overflow": 6, "memory_mb": 1024}
+    up = "curl --silent http://127.0.0.1:9445/metrics | grep --count '^haproxy_server_status{proxy=.api.,server=.dify_api_[0-9]*.,state=.UP.} 1'"
+    steps: list[tuple[int, Any]] = [(2, {"dify_settings": {"web": {"TOP_K_MAX_VALUE": 11}}, "dify_api": api}), (1, {})]
+    for processes, variables in steps:
+        run = rerun("--tags=dify", "--limit=dify", **variables)
         assert changed(run)["app1"] >= 1
+        for host in APPS:
+            wait_for(lambda host=host, wanted=str(processes): on(host).run(up).stdout.strip() == wanted, 30)
+            known = on(host).run("ls /etc/dify/dify_api_2.env /etc/containers/systemd/dify_api_2.container").stdout.split()
+            assert len(known) == 2 * (processes - 1)
+    assert on("app1").run("systemctl is-active --quiet dify_api_2").rc != 0
     assert on("app1").check_output(f"{since} dify_web") != before["dify_web"]
     assert on("app1").check_output(f"{since} dify_worker_priority_1") == before["dify_worker_priority_1"]
 
@@ -236,6 +282,16 @@ def test_a_supervisor_that_hangs_loses_its_beat_before_the_lease_ends(on: Any) -
         assert len(holders(on, "beat")) <= 1
         time.sleep(1)
     assert len(holders(on, "beat")) == 1
+
+
+def test_a_plugin_daemon_that_hangs_begins_again_on_its_host(on: Any) -> None:
+    (holder,) = holders(on, "plugin_daemon")
+    on(holder).check_output("systemctl kill --signal=STOP dify_plugin_daemon")
+    health = "curl --silent --fail --max-time 2 http://127.0.0.1:5002/health/check"
+    assert on(holder).run(health).rc != 0
+    took = wait_for(lambda: on(holder).run(health).rc == 0, 150)
+    print(f"\nthe plugin daemon answers again {took:.0f} s after it was stopped")
+    assert holders(on, "plugin_daemon") == [holder]
 
 
 def test_they_move_when_their_host_dies(on: Any) -> None:

@@ -175,7 +175,7 @@ class Api(Service):
 
     Attributes:
         connections: ``SERVER_WORKER_CONNECTIONS``: requests that a process takes at a time.
-        spare_connections: Those of them that nginx leaves to ``/health`` and short requests.
+        spare_connections: Those of them that the host's proxy leaves to ``/health`` and short requests.
     """
 
     connections: int = field(default=10, metadata=whole(1))

@@ -1,19 +1,20 @@
 # Ansible managed
 """Takes a process of the api out of HAProxy's rotation and waits until its requests have ended, or puts it back: for ExecStop= and ExecStartPost=.
 
+Requests are counted by the process's connections: after a reload HAProxy's statistics know nothing of those that its former process has brought.
 Where HAProxy does not run, nobody is sent to the process, and nothing is to do.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import socket
 import sys
 import time
 from pathlib import Path
 
 PAUSE = 0.5
+ESTABLISHED = "01"
 
 
 def ask(path: Path, command: str) -> str:
@@ -28,10 +29,10 @@ def ask(path: Path, command: str) -> str:
     return answer.decode()
 
 
-def sessions(statistics: str, server: str) -> int:
-    """Count the requests that a server has, in all backends."""
-    rows = csv.DictReader(statistics.lstrip("# ").splitlines())
-    return sum(int(row["scur"] or 0) for row in rows if row["svname"] == server)
+def connections(port: int, table: Path = Path("/proc/net/tcp")) -> int:
+    """Count the connections to a port of this host that are established."""
+    rows = [line.split() for line in table.read_text().splitlines()[1:]]
+    return sum(local.endswith(f":{port:04X}") and state == ESTABLISHED for dummy, local, dummy, state, *dummy in rows)
 
 
 def main() -> int:
@@ -40,6 +41,7 @@ def main() -> int:
     parser.add_argument("--socket", type=Path, required=True, help="HAProxy's runtime socket")
     parser.add_argument("--backends", nargs="+", required=True, help="backends that have the server")
     parser.add_argument("--server", required=True, help="name of the server")
+    parser.add_argument("--port", type=int, required=True, help="port on 127.0.0.1 that it listens on")
     parser.add_argument("--ready", action="store_true", help="put it back")
     parser.add_argument("--timeout", type=float, default=0, help="seconds to wait for its requests")
     given = parser.parse_args()
@@ -47,7 +49,7 @@ def main() -> int:
         for backend in given.backends:
             ask(given.socket, f"set server {backend}/{given.server} state {'ready' if given.ready else 'drain'}")
         deadline = time.monotonic() + given.timeout
-        while not given.ready and (left := sessions(ask(given.socket, "show stat"), given.server)):
+        while not given.ready and (left := connections(given.port)):
             if time.monotonic() >= deadline:
                 print(f"{left} requests are cut off: they have not ended in {given.timeout:.0f} s", file=sys.stderr)
                 break

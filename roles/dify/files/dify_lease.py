@@ -12,6 +12,7 @@ systemd does what this program cannot do when it is dead or hangs: the unit is b
 from __future__ import annotations
 
 import argparse
+import http.client
 import os
 import select
 import signal
@@ -19,6 +20,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +34,8 @@ STOP = 15.0
 """Seconds that the unit may take to stop, being killed included; its own time-out is shorter."""
 KILL = 5.0
 """Seconds that the unit may take to die when it is killed."""
+HANGS = 60.0
+"""Seconds without an answer after which a unit that runs is taken for dead."""
 BACK_OFF = 60.0
 """Seconds for which a host that could not run the unit leaves it to others."""
 
@@ -86,6 +90,8 @@ class Supervisor:
         store: Where the lease is kept.
         unit: What is run.
         seconds: How long a lease lasts.
+        patience: Seconds that the unit may take, in all its attempts, until it serves.
+        answers: Asks a unit that runs whether it serves.
         clock: Seconds of a clock that only goes forward.
         say: Writes a line into the journal.
     """
@@ -93,12 +99,16 @@ class Supervisor:
     store: Store
     unit: Unit
     seconds: float
+    patience: float = 330.0
+    answers: Callable[[], bool] = lambda: True
     clock: Callable[[], float] = time.monotonic
     say: Callable[[str], None] = print
     until: float | None = field(default=None, init=False)
     """When the unit has to be killed; nothing where this host does not hold the lease."""
     rests: float = field(default=0.0, init=False)
     """When this host may ask again."""
+    served: float = field(default=0.0, init=False)
+    """When the unit was seen to serve last; at first, when it was started."""
 
     def tick(self) -> None:
         """Ask once, and act on the answer."""
@@ -114,22 +124,39 @@ class Supervisor:
             if self.until is None:
                 self.say(f"this host holds the lease, for {self.seconds:.0f} s at a time")
                 self.unit.start()
+                self.served = self.clock()
             self.until = asked + self.seconds - KILL - PATIENCE - INTERVAL
             self._keep_running()
-        elif self.until is not None and (held is False or self.clock() >= self.until):
-            self.say("another host holds the lease" if held is False else "the lease ends, and nobody gives more time")
-            self.unit.kill()
+        elif held is False:
             self.until = None
+            # Also what somebody has started by hand.
+            if self.unit.state() not in ("inactive", "failed"):
+                self._kill("another host holds the lease")
+        elif held is None and self.until is not None and self.clock() >= self.until:
+            self._kill("the lease ends, and nobody gives more time")
+
+    def _kill(self, why: str) -> None:
+        self.say(why)
+        self.unit.kill()
+        self.until = None
 
     def _keep_running(self) -> None:
-        """Start what somebody has stopped; leave it to others where it does not run on this host, whatever systemd tries."""
+        """Start what somebody has stopped, kill what hangs; leave it to others where it does not run on this host, whatever is tried."""
         state = self.unit.state()
-        if state == "inactive":
-            self.unit.start()
-        elif state == "failed":
-            self.say(f"the unit fails on this host; others may have it for {BACK_OFF:.0f} s")
+        if state == "active" and self.answers():
+            self.served = self.clock()
+            return
+        silent = self.clock() - self.served
+        if state == "failed" or silent >= self.patience:
+            self.say(f"the unit does not run on this host; others may have it for {BACK_OFF:.0f} s")
             self.close()
             self.rests = self.clock() + BACK_OFF
+        elif state == "inactive":
+            self.unit.start()
+        elif state == "active" and silent >= HANGS:
+            self.say(f"the unit has not answered for {silent:.0f} s, and begins again")
+            self.unit.kill()
+            self.unit.start()
 
     def _release(self) -> None:
         try:
@@ -242,6 +269,14 @@ class Service:
         return subprocess.run(["systemctl", "is-active", self.name], capture_output=True, text=True, check=False).stdout.strip()
 
 
+def answers(url: str) -> bool:
+    """Ask for a page; tell whether it came. What is not asked is taken at systemd's word."""
+    try:
+        return not url or 200 <= urllib.request.urlopen(url, timeout=PATIENCE).status < 300  # noqa: S310 - its own host's
+    except (OSError, http.client.HTTPException):
+        return False
+
+
 def notify(message: str) -> None:
     """Tell systemd something, if it listens."""
     if path := os.environ.get("NOTIFY_SOCKET"):
@@ -257,12 +292,19 @@ def main() -> int:
     parser.add_argument("--holder", required=True, help="name of this host")
     parser.add_argument("--seconds", type=float, required=True, help="how long a lease lasts")
     parser.add_argument("--unit", required=True, help="unit to run")
+    parser.add_argument("--patience", type=float, required=True, help="seconds that the unit may take until it serves")
+    parser.add_argument(
+        "--health", action="append", default=[], metavar="LEASE=URL", help="page that the unit of a lease answers with when it serves"
+    )
     given = parser.parse_args()
+    health = dict(pair.split("=", 1) for pair in given.health).get(given.lease, "")
     unit = Service(given.unit)
     supervisor = Supervisor(
         Postgresql(given.conninfo, given.lease, given.holder),
         unit,
         given.seconds,
+        given.patience,
+        lambda: answers(health),
         say=lambda line: print(line, flush=True),
     )
     ended: list[int] = []
