@@ -115,6 +115,13 @@ def workflow_key(console: Console) -> str:
     return console.workflow()
 
 
+@pytest.fixture(scope="session")
+def brief_workflow(console: Console) -> str:
+    """Give a key of a workflow that runs code in the sandbox and asks a model which answers at once."""
+    console.stub()
+    return console.workflow("brisk")
+
+
 def wait_until(condition: Callable[[], bool], what: str, limit: float = 60, pause: float = 0.5) -> float:
     """Wait for a condition and return the seconds it took; fail with its name when it does not come."""
     started = time.monotonic()

@@ -25,7 +25,7 @@ PROVIDER = "langgenius/openai_api_compatible/openai_api_compatible"
 EMAIL = "admin@lab.internal"
 STUB_PORT = 18000
 # Models, with the seconds from one word to the next, for as long as they are asked to talk: what is measured is Dify, and not the model.
-PACES = {"slow": 0.5, "calm": 0.2, "brisk": 0.1}
+PACES = {"slow": 1.0, "calm": 0.5, "brisk": 0.1}
 STUB = (
     f"""
 PACES = {PACES}

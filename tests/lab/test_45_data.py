@@ -50,9 +50,10 @@ def test_nothing_acknowledged_is_lost_when_the_host_of_the_leader_is_frozen() ->
 
 
 @pytest.mark.parametrize(("service", "hold"), [("redis", 15), ("rabbitmq", 15), ("postgresql", 30)])
-def test_nothing_acknowledged_is_lost_and_dify_goes_on_when_the_host_of_the_leader_is_killed(service: str, hold: int, workflow_key: str) -> None:
+def test_nothing_acknowledged_is_lost_and_dify_goes_on_when_the_host_of_the_leader_is_killed(service: str, hold: int, brief_workflow: str) -> None:
     leads = {name: next(leader(name)) for name in ("redis", "patroni")}
-    workflows = Arrivals(lambda: workflow(workflow_key, timeout=20))
+    # As many as leave the machine, which all hosts share, half of its time: a backlog would be the machine's, and not the fail-over's.
+    workflows = Arrivals(lambda: workflow(brief_workflow, timeout=20), every=1)
     try:
         report = drill(service, "kill", drill_hold=hold)
     finally:
@@ -66,7 +67,7 @@ def test_nothing_acknowledged_is_lost_and_dify_goes_on_when_the_host_of_the_lead
     print(f"Dify: {len(answers)} workflows, {len(failed)} failed; no new one for {gap:.1f} s; {host} led {led} (bar {bar} s)")
     # What has to notice first that its connection is dead, and the time between two users.
     assert gap < bar + 5, failed[:5]
-    wait_until(lambda: workflow(workflow_key, timeout=20).ok, "a new workflow is answered", limit=60)
+    wait_until(lambda: workflow(brief_workflow, timeout=20).ok, "a new workflow is answered", limit=60)
 
 
 def test_a_leader_that_is_cut_off_takes_nothing_that_would_be_lost() -> None:

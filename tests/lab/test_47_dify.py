@@ -117,20 +117,20 @@ def test_the_platform_carries_what_its_plan_promises_and_much_more_than_stock_se
     streams, rate = int(promised[1]), float(promised[2])
     assert streams == STREAMS
     # Answers of half a minute, as the plan has them; as many users, who come as fast as it says and ask again when they have their answer.
-    key, calm = slow(60), slow(20, "calm")
+    key, calm = slow(30), slow(16, "calm")
     users = Steady(lambda: chat(key, timeout=60), clients=streams, pause=0, apart=1 / rate)
     time.sleep(streams / rate + 8)
     held = users.end()
     failed = [answer for answer in held if not answer.ok]
-    ours, most = per_second(chats_for(16, 50, calm)), most_at_once(held)
+    ours, most = per_second(chats_for(24, 50, calm)), most_at_once(held)
     with Stock() as stock:
-        theirs = stock.ask(calm, 50, 16)
+        theirs = stock.ask(calm, 50, 24)
     ratios = most / most_at_once(theirs), ours / per_second(theirs)
     firsts = sorted(answer.first for answer in held)
     print(
         f"\n{most} streams at once of {streams} promised, users coming {rate:.1f} a second: {len(held)} asked, {len(failed)} failed; first piece "
         f"after {firsts[len(firsts) // 2]:.2f} s (p50), {firsts[len(firsts) * 95 // 100]:.2f} s (p95)\n"
-        f"50 clients, answers of 4 s: {ours:.1f} a second, stock {per_second(theirs):.1f}; stock streams {most_at_once(theirs)}; "
+        f"50 clients, answers of 8 s: {ours:.1f} a second, stock {per_second(theirs):.1f}; stock streams {most_at_once(theirs)}; "
         f"ratio of streams {ratios[0]:.1f}, of requests a second {ratios[1]:.1f}"
     )
     assert not failed, failed[:3]
@@ -143,7 +143,7 @@ def test_a_host_dies_under_open_streams(slow: Callable[..., str], console: Conso
     # What asks the models is there once in the site: with its host, streams of all hosts end, and it is elsewhere when its lease has ended.
     (serving,) = [host for host in HOSTS if is_active(host, "dify_plugin_daemon")]
     (struck,) = set(HOSTS) - {serving}
-    key, brief = slow(60), slow(10)
+    key, brief = slow(30), slow(5)
     at_work = dict.fromkeys(HOSTS, 0)
     begun = time.monotonic()
     streams = Steady(lambda: chat(key, timeout=90), clients=50, pause=3600)
@@ -160,7 +160,7 @@ def test_a_host_dies_under_open_streams(slow: Callable[..., str], console: Conso
     cut = [answer for answer in streams.answers if not answer.ok]
     firsts = [round(probe.first, 1) for probe in probes]
     print(f"\n{at_work} streams; {len(cut)} were cut off with their host {killed - begun:.0f} s after the first; new ones began in {firsts} s")
-    assert all(probe.ok for probe in probes), probes
+    assert all(probe.ok and probe.first < 5 for probe in probes), probes
     assert len(cut) <= at_work[struck] + 2, cut[:3]
     assert at_work[serving] >= 15, at_work
     wait_until(lambda: all(is_active(struck, unit) for unit in ("dify_api_1", "dify_worker_workflow_1", "dify_sandbox")), "the host is back", 180)
@@ -191,7 +191,7 @@ print(b''.join(iter(lambda: s.recv(65536), b'')).decode())
 @pytest.fixture
 def vip(slow: Callable[..., str]) -> Iterator[str]:
     """Give the key of an application that nginx knows as a VIP's, for as long as the test runs."""
-    key = slow(6)
+    key = slow(3)
     limits = ("--limit=hq-gw1,hq-gw2", "--tags=nginx_configure,nginx_service")
     given = play("site.yml", *limits, nginx_applications={"board": {"tier": "vip", "key": key}})
     assert given.returncode == 0, given.stdout[-4000:]
@@ -200,18 +200,24 @@ def vip(slow: Callable[..., str]) -> Iterator[str]:
 
 
 def test_twice_as_many_users_as_planned_are_queued_or_told_to_come_again_and_vips_are_served(slow: Callable[..., str], vip: str) -> None:
-    key = slow(50)
+    key = slow(40)
     important: list[Answer] = []
+    later: list[Answer] = []
 
     def come() -> None:
         # When all places are taken, and others wait for one.
-        time.sleep(8)
+        time.sleep(25)
+        waiting = threading.Thread(target=lambda: later.extend(at_once(10, lambda: chat(key, timeout=120))))
+        waiting.start()
+        time.sleep(1)
         important.extend(chat(vip, timeout=60) for dummy in range(3))
+        waiting.join()
 
     visitor = threading.Thread(target=come)
     visitor.start()
     answers = at_once(2 * STREAMS, lambda: chat(key, timeout=120))
     visitor.join()
+    answers += later
     served = [answer for answer in answers if answer.ok]
     refused = [answer for answer in answers if answer.status in (429, 503)]
     other = [answer for answer in answers if not answer.ok and answer not in refused]

@@ -34,6 +34,7 @@ def test_an_upgrade_under_load_fails_no_request_and_loses_no_task(console: Conso
     assert len(answers) > 20
     assert not failed
     assert len(rows) == 200
+    assert not again
     for host in HOSTS:
         assert execute(host, "podman", "exec", "dify_api_1", "cat", "/app/api/VERSION").stdout.strip() == TO
     ran = "psql -Atd dify -c 'select count(*) from standin_migrations'"
