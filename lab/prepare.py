@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a file, this one sees only its own directory
 
 from lab.standins.dify import build as dify
-from lab.substrate import docker, images, model, venv, wheelhouse
+from lab.substrate import docker, images, model, venv, vllm_image, wheelhouse
 from lab.substrate.steps import Step, run_steps
 
 STEPS: dict[str, Step] = {
@@ -25,6 +25,7 @@ STEPS: dict[str, Step] = {
     "wheelhouse": Step("vLLM's CPU build and its wheels, for an install without a network", wheelhouse.prepare),
     "dify": Step("a stand-in for Dify's images, unless LAB_DIFY_IMAGES names others", dify.prepare),
     "model": Step("a tiny random Llama checkpoint", model.prepare),
+    "vllm": Step("a host image on which the role has installed vLLM", vllm_image.prepare),
 }
 
 

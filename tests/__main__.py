@@ -18,6 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.remembered import Passed, fingerprint
+
 PROJECT = Path(__file__).resolve().parent.parent
 CACHE = PROJECT / ".cache"
 COLLECTION = "ansible_collections/sovereign/dify"
@@ -136,13 +138,19 @@ def molecule() -> list[Outcome]:
     """All Molecule scenarios of single roles, each in networks and with addresses of its own.
 
     Three at a time: each waits for its services as long as it computes. They kill, freeze and time things beside each other on two cores: one that
-    fails is run once more, and the summary says so.
+    fails is run once more, and the summary says so. What has passed as it is, is not run (``tests/remembered.py``), and the summary says when it has.
     """
     logs = CACHE / "molecule"
     logs.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "MOLECULE_COMMAND_BORDERS": "0"}
 
+    passed = Passed()
+
     def scenario(name: str) -> Outcome:
+        if when := passed.when(name):
+            print(f"::: molecule: {name}: has passed as it is, on {when}", flush=True)
+            return Outcome(f"molecule: {name}, as it is, on {when}", True, 0)
+        before = fingerprint(name)
         if prepared and name in NEED_MORE_THAN_HOSTS:
             prepared.rest.result()
         started = time.monotonic()
@@ -158,6 +166,7 @@ def molecule() -> list[Outcome]:
             counted = "; ".join(re.findall(r"=+ (.*(?:passed|failed).*?) =+", text))
             print(f"::: {outcome.name}: {'passed' if outcome.passed else 'FAILED'} after {outcome.seconds:.0f} s; {counted}", flush=True)
             if outcome.passed:
+                passed.note(name, before)
                 break
             # The log goes out with each failure, so that one that a second attempt does not show is not forgotten.
             print(text[-20000:], flush=True)
@@ -171,7 +180,8 @@ def molecule() -> list[Outcome]:
 def lab() -> list[Outcome]:
     """The whole lab: up, converged a second time without a change, tested end to end, down again."""
     subprocess.run([sys.executable, "-m", "lab", "down"], cwd=PROJECT, check=False, capture_output=True)  # what an interrupted run left behind
-    outcomes = [run("lab: containers", ["molecule", "create", "--scenario-name", "lab"], MOLECULE_COMMAND_BORDERS="0")]
+    outcomes = [prepared.lab.result()] if prepared else []
+    outcomes.append(run("lab: containers", ["molecule", "create", "--scenario-name", "lab"], MOLECULE_COMMAND_BORDERS="0"))
     outcomes.append(run("lab: check mode on fresh hosts", ["ansible-playbook", "-i", "inventories/lab", "playbooks/site.yml", "--check", "--diff"]))
     outcomes.append(run("lab: up", [sys.executable, "-m", "lab", "up"]))
     if outcomes[-1].passed:
@@ -192,13 +202,13 @@ class Substrate:
     Most scenarios need the hosts' images alone, and begin when those are there.
     """
 
-    HOSTS, REST = ("docker", "venv", "images"), ("wheelhouse", "dify", "model")
+    HOSTS, REST, LAB = ("docker", "venv", "images"), ("wheelhouse", "dify", "model"), ("vllm",)
 
     def __init__(self) -> None:
         """Begin."""
         CACHE.mkdir(exist_ok=True)
         pool = ThreadPoolExecutor(max_workers=1)
-        self.hosts, self.rest = (pool.submit(self._prepare, steps) for steps in (self.HOSTS, self.REST))
+        self.hosts, self.rest, self.lab = (pool.submit(self._prepare, steps) for steps in (self.HOSTS, self.REST, self.LAB))
         pool.shutdown(wait=False)
 
     @staticmethod

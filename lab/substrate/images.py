@@ -3,6 +3,7 @@
 Five tags: `sovereign-dify-lab:trixie` and `:bookworm` are bare hosts; with `-packages` they also carry the roles'
 packages, and `:trixie-data` those of the data services, too: installed but with every service disabled, so that a converge
 spends no time on unpacking.
+A sixth, `:bookworm-vllm`, is step vllm's.
 """
 
 import contextlib
@@ -99,7 +100,7 @@ def _prepare_suite(suite: str) -> list[str]:
             "certificates": {f"outer-{digest(pem)[:12]}": pem for pem in certificates},
             "proxies": proxies,
         }
-        with _container(suite, source or _root_from_packages(suite)) as name:
+        with container(suite, source or _root_from_packages(suite)) as name:
             if source:
                 _install_python(name, suite, proxies)
             _make(name, "bare", settings, suite, recipe)
@@ -112,7 +113,7 @@ def _prepare_suite(suite: str) -> list[str]:
         recipe = digest(recipe, *packages)
         if recipe_of(tag) != recipe:
             say(f"{suite}: adding the packages of {', '.join(roles)}")
-            with _container(tag, f"{REPOSITORY}:{below}") as name:
+            with container(tag, f"{REPOSITORY}:{below}") as name:
                 _make(name, "packages", {"packages": packages, "proxies": proxies}, tag, recipe)
             built.append(tag)
         below = tag
@@ -195,18 +196,23 @@ def _make(container: str, part: str, settings: Mapping[str, object], tag: str, r
     program = f"/tmp/{PROGRAM.name}"  # noqa: S108  (in the container, where the recipe empties it)
     run(["docker", "cp", PROGRAM, f"{container}:{program}"])
     run(["docker", "exec", "--interactive", container, "python3", program, part], stdin=json.dumps(settings))
+    keep(container, tag, recipe)
+
+
+def keep(container: str, tag: str, recipe: str) -> None:
+    """Keep a container's files as the image of a host, under the tag."""
     changes = ['CMD ["/sbin/init"]', "ENTRYPOINT []", "ENV container=docker", f"LABEL {RECIPE_LABEL}={recipe}"]
     options = [word for change in changes for word in ("--change", change)]
     run(["docker", "commit", *options, container, f"{REPOSITORY}:{tag}"])
 
 
 @contextlib.contextmanager
-def _container(tag: str, image: str) -> Iterator[str]:
+def container(tag: str, image: str, *options: str) -> Iterator[str]:
     """Run an idle container for the tag while the block lasts, also in place of one that an interrupted run left."""
     name = f"{REPOSITORY}-build-{tag}"
     remove = ["docker", "rm", "--force", "--volumes", name]
     subprocess.run(remove, capture_output=True, check=False)
-    run(["docker", "run", "--detach", "--name", name, "--entrypoint", "", image, "sleep", "infinity"])
+    run(["docker", "run", "--detach", "--name", name, *options, "--entrypoint", "", image, "sleep", "infinity"])
     try:
         yield name
     finally:

@@ -1,0 +1,38 @@
+"""Step vllm: an image of a host on which the role ``vllm`` has installed its release.
+
+Unpacking and compiling two gigabytes of Python takes minutes of both cores, the same on each host of the lab. The role itself does it here, once;
+how it installs on a bare host is its own scenario's to show.
+"""
+
+from pathlib import Path
+
+from . import images, venv, wheelhouse
+from .steps import LAB, REPO, digest, run, say
+
+PARENT, TAG = "bookworm-packages", "bookworm-vllm"
+PLAYBOOK = LAB / "image" / "vllm.yml"
+ROLE = REPO / "roles" / "vllm"
+# What decides which release is installed, and how.
+SOURCES = (Path(__file__), PLAYBOOK, *(ROLE / name for name in ("defaults/main.yml", "vars/main.yml", "tasks/install.yml")), wheelhouse.LOCK)
+MOUNTED = "/srv/wheelhouse"
+
+
+def prepare() -> str | None:
+    """Have the role install its release in a container, and keep that, where anything has changed."""
+    recipe = digest(images.recipe_of(PARENT), *(path.read_text() for path in SOURCES))
+    if images.recipe_of(TAG) == recipe:
+        return None
+    say("installing vLLM's release by its role")
+    with images.container(TAG, f"{images.REPOSITORY}:{PARENT}", f"--volume={wheelhouse.WHEELHOUSE}:{MOUNTED}:ro") as name:
+        variables = ("vllm_build=cpu", "vllm_install_source=wheelhouse", f"vllm_wheelhouse={MOUNTED}")
+        run(
+            [
+                *(venv.python().with_name("ansible-playbook"), "--inventory", f"{name},", "--connection", "community.docker.docker"),
+                *(word for variable in variables for word in ("--extra-vars", variable)),
+                PLAYBOOK,
+            ],
+            env={"ANSIBLE_CONFIG": str(REPO / "ansible.cfg")},
+            cwd=REPO,
+        )
+        images.keep(name, TAG, recipe)
+    return f"built {TAG}"
