@@ -33,6 +33,8 @@ def prepare() -> str | None:
             ],
             env={"ANSIBLE_CONFIG": str(REPO / "ansible.cfg")},
             cwd=REPO,
+            # Beside the tests, for which two cores are little.
+            timeout=3600,
         )
         images.keep(name, TAG, recipe)
     return f"built {TAG}"
