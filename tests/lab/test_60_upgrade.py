@@ -15,8 +15,9 @@ TO = "1.16.1"
 def test_an_upgrade_under_load_fails_no_request_and_loses_no_task(console: Console, workflow_key: str) -> None:
     chat_key = console.chat()
     sent = set(flask("enqueue", "--queue", "dataset", "--count", "200", "--seconds", "3").split())
-    chats = Steady(lambda: chat(chat_key, "blocking", timeout=60), clients=2)
-    flows = Steady(lambda: workflow(workflow_key, "blocking", timeout=60), clients=1)
+    # With pauses: the upgrade needs some of the two cores, too.
+    chats = Steady(lambda: chat(chat_key, "blocking", timeout=60), clients=2, pause=1)
+    flows = Steady(lambda: workflow(workflow_key, "blocking", timeout=60), clients=1, pause=1)
     try:
         command = ["ansible-playbook", "-i", str(PROJECT / "inventories/lab"), "playbooks/ops/upgrade_dify.yml"]
         variables = f"--extra-vars={json.dumps({'lab_dify_tag': TO})}"
