@@ -123,7 +123,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--environment", type=Path, required=True, help="environment of any of the workers")
     parser.add_argument("--once", action="store_true", help="tell by the exit code whether all of the workers have their queues")
-    parser.add_argument("workers", nargs="+", metavar="UNIT=WORKER", help="units, and the names by which the broker knows their workers")
+    parser.add_argument("workers", nargs="*", metavar="UNIT=WORKER", help="units, and the names by which the broker knows their workers")
     given = parser.parse_args()
     workers = dict(pair.split("=", 1) for pair in given.workers)
     broker, watch = Broker(given.environment), Watch()
