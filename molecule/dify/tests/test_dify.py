@@ -127,7 +127,7 @@ def test_a_misspelt_setting_is_refused_before_anything_changes() -> None:
 
 
 PROXY = "127.0.0.1"
-SHORT = {"start": 120, "drain": 30, "request": 630, "queue": 10, "dependencies": 1}
+SHORT = {"start": 300, "drain": 30, "request": 630, "queue": 10, "dependencies": 1}
 WRONG = {
     "dify_postgresql": {
         "host": PROXY,
