@@ -247,7 +247,7 @@ def test_a_change_restarts_what_it_concerns_and_nothing_else_and_one_number_scal
     since = "systemctl show --property=ActiveEnterTimestampMonotonic --value"
     before = {unit: on("app1").check_output(f"{since} {unit}") for unit in ("dify_web", "dify_worker_priority_1")}
     # With two processes on each host they get less each: there are connections to PostgreSQL for that.
-    api = {"processes": 2, "connections": 6, "pool_size": 6, "max_overflow": 6, "memory_mb": 1024}
+    api = {"processes": 2, "connections": 4, "pool_size": 6, "max_overflow": 6, "memory_mb": 1024}
     up = "curl --silent http://127.0.0.1:9445/metrics | grep --count '^haproxy_server_status{proxy=.api.,server=.dify_api_[0-9]*.,state=.UP.} 1'"
     steps: list[tuple[int, Any]] = [(2, {"dify_settings": {"web": {"TOP_K_MAX_VALUE": 11}}, "dify_api": api}), (1, {})]
     for processes, variables in steps:
