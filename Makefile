@@ -3,6 +3,8 @@ SHELL := /bin/bash
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+# Ansible loads most of its code anew for each task: compiled anew each time, that is half of what it computes.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help lab lab-down lab-status test lint unit sanity molecule test-lab docs build

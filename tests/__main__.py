@@ -130,14 +130,14 @@ def sanity() -> list[Outcome]:
     return outcomes
 
 
-NEED_MORE_THAN_HOSTS = ("dify", "vllm")
-"""Scenarios that run archives and wheels which take minutes to prepare on a fresh machine."""
+NEED_MORE_THAN_HOSTS = {"dify": "archives", "vllm": "vllm"}
+"""Scenarios that run what takes minutes to prepare on a fresh machine, and which part of the substrate that is."""
 
 
 def scenarios() -> list[str]:
     """Names of the Molecule scenarios of single roles, the slowest first so that the workers end together."""
     names = sorted(path.parent.name for path in PROJECT.glob("molecule/*/molecule.yml"))
-    slowest_first = ["pgpool", "patroni", "dify", "vllm", "nginx", "model_gateway", "rabbitmq", "redis", "etcd", "object_storage", "pgbackrest"]
+    slowest_first = ["patroni", "pgpool", "nginx", "dify", "vllm", "etcd", "object_storage", "model_gateway", "rabbitmq", "redis", "pgbackrest"]
     rank = {name: position for position, name in enumerate(slowest_first)}
     return sorted((name for name in names if name != "lab"), key=lambda name: rank.get(name, len(rank)))
 
@@ -160,7 +160,7 @@ def molecule() -> list[Outcome]:
             return Outcome(f"molecule: {name}, as it is, on {when}", True, 0)
         before = fingerprint(name)
         if prepared and name in NEED_MORE_THAN_HOSTS:
-            prepared.rest.result()
+            getattr(prepared, NEED_MORE_THAN_HOSTS[name]).result()
         started = time.monotonic()
         log = logs / f"{name}.log"
         complaints: list[str] = []
@@ -182,13 +182,13 @@ def molecule() -> list[Outcome]:
 
     with ThreadPoolExecutor(max_workers=int(os.environ.get("MOLECULE_WORKERS", "3"))) as pool:
         outcomes = list(pool.map(scenario, scenarios()))
-    return [*([prepared.rest.result()] if prepared else []), *outcomes]
+    return [*([prepared.archives.result()] if prepared else []), *outcomes]
 
 
 def lab() -> list[Outcome]:
     """The whole lab: up, converged a second time without a change, tested end to end, down again."""
     subprocess.run([sys.executable, "-m", "lab", "down"], cwd=PROJECT, check=False, capture_output=True)  # what an interrupted run left behind
-    outcomes = [prepared.lab.result()] if prepared else []
+    outcomes = [prepared.vllm.result()] if prepared else []
     outcomes.append(run("lab: containers", ["molecule", "create", "--scenario-name", "lab"], MOLECULE_COMMAND_BORDERS="0"))
     outcomes.append(run("lab: check mode on fresh hosts", ["ansible-playbook", "-i", "inventories/lab", "playbooks/site.yml", "--check", "--diff"]))
     outcomes.append(run("lab: up", [sys.executable, "-m", "lab", "up"]))
@@ -210,13 +210,13 @@ class Substrate:
     Most scenarios need the hosts' images alone, and begin when those are there.
     """
 
-    HOSTS, REST, LAB = ("docker", "venv", "images"), ("wheelhouse", "dify", "model"), ("vllm",)
+    HOSTS, ARCHIVES, VLLM = ("docker", "venv", "images"), ("dify",), ("wheelhouse", "model", "vllm")
 
     def __init__(self) -> None:
         """Begin."""
         CACHE.mkdir(exist_ok=True)
         pool = ThreadPoolExecutor(max_workers=1)
-        self.hosts, self.rest, self.lab = (pool.submit(self._prepare, steps) for steps in (self.HOSTS, self.REST, self.LAB))
+        self.hosts, self.archives, self.vllm = (pool.submit(self._prepare, steps) for steps in (self.HOSTS, self.ARCHIVES, self.VLLM))
         pool.shutdown(wait=False)
 
     @staticmethod

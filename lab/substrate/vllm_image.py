@@ -1,7 +1,6 @@
 """Step vllm: an image of a host on which the role ``vllm`` has installed its release.
 
-Unpacking and compiling two gigabytes of Python takes minutes of both cores, the same on each host of the lab. The role itself does it here, once;
-how it installs on a bare host is its own scenario's to show.
+Unpacking and compiling two gigabytes of Python takes minutes of both cores, the same on each host. The role itself does it here, once, on a bare one.
 """
 
 from pathlib import Path
