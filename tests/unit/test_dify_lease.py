@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import random
-import sys
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
-SOURCE = Path(__file__).resolve().parents[2] / "roles/dify/files/dify_lease.py"
+from tests.role_program import PROJECT, load
 
-
-def load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("dify_lease", SOURCE)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    # A dataclass looks its own module up.
-    sys.modules["dify_lease"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-LEASE = load()
+LEASE = load("dify", "dify_lease")
 SECONDS = 60.0
 SHORTEST = 45.0
 """The shortest lease that the role accepts, and its default."""
@@ -290,7 +274,7 @@ def test_the_time_that_a_stop_takes_fits_into_the_lease_whatever_happens(world: 
 
 def test_the_watchdog_is_quicker_than_the_lease() -> None:
     """Killed after so long, and stopped within its time, the unit is dead before the end; and no question with a stop takes so long."""
-    unit = (SOURCE.parents[1] / "templates/dify_lease@.service.j2").read_text()
+    unit = (PROJECT / "roles/dify/templates/dify_lease@.service.j2").read_text()
     before_the_end = float(unit.split("WatchdogSec={{ dify_lease_seconds - ")[1].split()[0])
     assert before_the_end >= LEASE.STOP + LEASE.INTERVAL
     assert SHORTEST - before_the_end > LEASE.STOP + LEASE.PATIENCE

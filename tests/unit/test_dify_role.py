@@ -60,7 +60,9 @@ class Rendered:
         if "src" not in item:
             return str(item["content"])
         source = (ROLE / "templates" / item["src"]).read_text(encoding="utf-8")
-        rendered = self.templar.copy_with_new_env(available_variables={**self.variables, **item.get("vars", {})})
+        rendered = self.templar.copy_with_new_env(
+            available_variables={**self.variables, **item.get("vars", {})}, searchpath=[str(ROLE / "templates")]
+        )
         return str(rendered.template(trust_as_template(source), escape_backslashes=False))
 
     def environment(self, name: str) -> dict[str, str]:
@@ -115,6 +117,8 @@ def test_what_there_is_one_of_starts_with_its_lease_and_ends_with_it(host: Rende
     lease = host.text("/etc/systemd/system/dify_lease@.service")
     assert "WatchdogSec=25\n" in lease
     assert "--unit dify_%i.service" in lease
+    # What several units share is put in line by line.
+    assert {"SystemCallArchitectures=native", "MemoryDenyWriteExecute=yes"} <= set(lease.splitlines())
 
 
 def test_a_host_without_them_asks_for_no_lease(tmp_path: Path) -> None:

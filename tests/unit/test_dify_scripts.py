@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import socket
 import subprocess
 import sys
@@ -10,23 +9,12 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
-FILES = Path(__file__).resolve().parents[2] / "roles/dify/files"
+from tests.role_program import load
 
-
-def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, FILES / f"{name}.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-READY, DRAIN = load("dify_ready"), load("dify_drain")
+READY, DRAIN = load("dify", "dify_ready"), load("dify", "dify_drain")
 
 
 @pytest.fixture

@@ -2,26 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-from types import ModuleType
+from tests.role_program import load
 
-SOURCE = Path(__file__).resolve().parents[2] / "roles/dify/files/dify_workers.py"
-
-
-def load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("dify_workers", SOURCE)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    # A dataclass looks its own module up.
-    sys.modules["dify_workers"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-WORKERS = load()
+WORKERS = load("dify", "dify_workers")
 RUNNING = ["one", "two"]
 
 

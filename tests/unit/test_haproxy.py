@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import socket
 import threading
 from pathlib import Path
@@ -10,6 +9,8 @@ from types import ModuleType
 
 import pytest
 from ansible_collections.sovereign.dify.plugins.module_utils.haproxy import HaproxyError, await_alive, runtime, select, servers, settle
+
+from tests.role_program import load
 
 PROJECT = Path(__file__).resolve().parents[2]
 COLUMNS = "be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight srv_port"
@@ -115,12 +116,7 @@ def test_the_socket_is_asked_one_command_at_a_time(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def saver() -> ModuleType:
     """Program that the role model_gateway installs beside HAProxy."""
-    spec = importlib.util.spec_from_file_location("save_server_state", PROJECT / "roles/model_gateway/files/save_server_state.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load("model_gateway", "save_server_state")
 
 
 CONFIGURATION = """\

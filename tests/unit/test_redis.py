@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import socket
 import sys
 import threading
@@ -24,6 +23,8 @@ from ansible_collections.sovereign.dify.plugins.module_utils.redis_member import
     same,
     settings,
 )
+
+from tests.role_program import load
 
 PROJECT = Path(__file__).resolve().parents[2]
 MEMBERS = ["10.1.1.11", "10.1.1.12", "10.1.1.13"]
@@ -274,19 +275,14 @@ def test_a_password_that_nobody_knows_is_an_error(server: Callable[[bytes], Path
         Connection.unix(str(server(b"")), "admin", ["old", "older"])
 
 
-def load(name: str) -> ModuleType:
+def program(name: str) -> ModuleType:
     """Load a program of the role, which finds the client beside itself."""
     sys.modules.setdefault("redis_client", redis_client)
-    specification = importlib.util.spec_from_file_location(name, PROJECT / f"roles/redis/files/{name}.py")
-    assert specification
-    assert specification.loader
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+    return load("redis", name)
 
 
 def test_a_member_that_was_away_follows_and_one_that_leads_follows_nobody() -> None:
-    following = load("redis_follow").following
+    following = program("redis_follow").following
     once = "# head\nreplicaof 10.1.1.12 6379\nsave 60 1\n"
     assert following(once, "10.1.1.11", "10.1.1.13", 6379) == "# head\nsave 60 1\nreplicaof 10.1.1.13 6379\n"
     assert following(once, "10.1.1.11", "10.1.1.11", 6379) == "# head\nsave 60 1\n"
@@ -353,7 +349,7 @@ def told(role: str, written: str, link: str = "up") -> Server:
     ],
 )
 def test_a_master_that_cannot_write_steps_down_where_another_can(here: Server, there: Server, asked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    step_down, sentinel = load("redis_step_down"), Answers({})
+    step_down, sentinel = program("redis_step_down"), Answers({})
 
     class Sockets:
         unix = staticmethod(lambda path, *_: here if "server" in path else sentinel)

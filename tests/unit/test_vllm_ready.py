@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import socket
 import sys
@@ -15,14 +14,9 @@ from typing import Any
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[2] / "roles/vllm/files/vllm_ready.py"
+from tests.role_program import load
 
-spec = importlib.util.spec_from_file_location("vllm_ready", SCRIPT)
-assert spec
-assert spec.loader
-vllm_ready = importlib.util.module_from_spec(spec)
-sys.modules["vllm_ready"] = vllm_ready
-spec.loader.exec_module(vllm_ready)
+vllm_ready = load("vllm", "vllm_ready")
 
 OWN = Path("/proc/self")
 
