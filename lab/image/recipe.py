@@ -74,39 +74,8 @@ UseDNS no
 PrintMotd no
 """
 
-# Ansible sends each module with what it imports as a zip, and Python compiles what comes out of one anew each time: half of a module's time, and
-# modules are most of what a lab computes. These hosts keep what was compiled, by what it was compiled from.
-MODULE_CACHE = """\
-import _imp
-import marshal
-import os
-import zipimport
 
-CACHE = "/var/cache/lab-modules"
-compile_source = zipimport._compile_source
-
-
-def kept(path, source):
-    name = f"{CACHE}/{len(source)}-{_imp.source_hash(0, source).hex()}"
-    try:
-        with open(name, "rb") as file:
-            return marshal.loads(file.read())
-    except (OSError, EOFError, ValueError, TypeError):
-        code = compile_source(path, source)
-    try:
-        with open(f"{name}.{os.getpid()}", "xb") as file:
-            marshal.dump(code, file)
-        os.rename(file.name, name)
-    except OSError:
-        pass  # another user's module, which compiles as everywhere
-    return code
-
-
-zipimport._compile_source = kept
-"""
-
-
-def bare_host(packages: list[str], sources: list[str], certificates: dict[str, str], proxies: dict[str, str]) -> None:
+def bare_host(packages: list[str], sources: list[str], certificates: dict[str, str], proxies: dict[str, str], modules: str) -> None:
     """Make a bare host that boots systemd in a container.
 
     Args:
@@ -114,6 +83,7 @@ def bare_host(packages: list[str], sources: list[str], certificates: dict[str, s
         sources: The lines of apt's list of sources, in place of all others.
         certificates: PEM certificates that it trusts beyond Debian's own, by the name of their file.
         proxies: The variables of the proxy; apt keeps the one for http.
+        modules: The text of `lab_modules.py`.
 
     """
     write("/etc/dpkg/dpkg.cfg.d/lab", DPKG_SETTINGS)
@@ -138,9 +108,9 @@ def bare_host(packages: list[str], sources: list[str], certificates: dict[str, s
         write("/etc/ssh/sshd_config.d/00-lab.conf", SSH_SETTINGS)
         call("systemctl", "enable", "ssh.service", "lab-ssh-key.service")
         Path("/root/.ssh").mkdir(mode=0o700, exist_ok=True)
-        Path("/var/cache/lab-modules").mkdir(mode=0o700, exist_ok=True)
-        write("/usr/lib/python3/dist-packages/lab_modules.py", MODULE_CACHE)
+        write("/usr/lib/python3/dist-packages/lab_modules.py", modules)
         write("/usr/lib/python3/dist-packages/lab_modules.pth", "import lab_modules\n")
+        Path("/usr/lib/python3/dist-packages/lab_modules.cache").mkdir(mode=0o700, exist_ok=True)
 
 
 def role_packages(packages: list[str], proxies: dict[str, str]) -> None:

@@ -23,7 +23,7 @@ from .steps import CACHE, LAB, StepError, digest, run, say
 
 REPOSITORY = "sovereign-dify-lab"
 RECIPE_LABEL = "sovereign.dify.recipe"
-PROGRAM = LAB / "image" / "recipe.py"
+PROGRAM, MODULES = LAB / "image" / "recipe.py", LAB / "image" / "lab_modules.py"
 SUITES = ("trixie", "bookworm")
 MIRROR = os.environ.get("LAB_DEBIAN_MIRROR") or "http://deb.debian.org/debian"
 SECURITY_MIRROR = os.environ.get("LAB_DEBIAN_SECURITY_MIRROR") or "http://security.debian.org/debian-security"
@@ -90,8 +90,8 @@ def _prepare_suite(suite: str) -> list[str]:
     surroundings = [source, MIRROR, SECURITY_MIRROR, *certificates, *(f"{k}={v}" for k, v in proxies.items())]
     built = []
 
-    program = PROGRAM.read_text()
-    recipe = digest(suite, program, *BASE_PACKAGES, *surroundings)
+    program, modules = PROGRAM.read_text(), MODULES.read_text()
+    recipe = digest(suite, program, modules, *BASE_PACKAGES, *surroundings)
     if recipe_of(suite) != recipe:
         say(f"{suite}: making a bare host from {source or 'packages'}")
         settings = {
@@ -99,6 +99,7 @@ def _prepare_suite(suite: str) -> list[str]:
             "sources": source_lines(suite),
             "certificates": {f"outer-{digest(pem)[:12]}": pem for pem in certificates},
             "proxies": proxies,
+            "modules": modules,
         }
         with container(suite, source or _root_from_packages(suite)) as name:
             if source:

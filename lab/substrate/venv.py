@@ -7,16 +7,17 @@ import shutil
 import sys
 from pathlib import Path
 
-from .steps import REPO, StepError, digest, run, say
+from .steps import LAB, REPO, StepError, digest, run, say
 
 VENV = REPO / ".venv"
 LOCK = REPO / "requirements-dev.txt"
 STAMP = VENV / ".lab-stamp"
+MODULES = LAB / "image" / "lab_modules.py"
 
 
 def prepare() -> str | None:
     """Make the environment and install exactly what the lock file names."""
-    wanted = digest(LOCK.read_text(), sys.version, str(VENV))
+    wanted = digest(LOCK.read_text(), MODULES.read_text(), sys.version, str(VENV))
     if STAMP.is_file() and STAMP.read_text() == wanted:
         return None
     if not _works():
@@ -29,6 +30,11 @@ def prepare() -> str | None:
     run([python(), "-m", "pip", "install", "-q", "--require-hashes", "-r", "/dev/stdin"], stdin=requirement)
     say("installing what requirements-dev.txt names")
     run([VENV / "bin" / "uv", "pip", "install", "--exact", "--require-hashes", "-r", LOCK], env=uv_environment())
+    # Of modules that run on the controller, too, what was compiled is kept.
+    (packages,) = (VENV / "lib").glob("python3*/site-packages")
+    shutil.copy(MODULES, packages)
+    (packages / MODULES.with_suffix(".pth").name).write_text(f"import {MODULES.stem}\n")
+    (packages / MODULES.with_suffix(".cache").name).mkdir(exist_ok=True)
     STAMP.write_text(wanted)
     return f"installed {LOCK.read_text().count('==')} packages"
 
