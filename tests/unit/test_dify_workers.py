@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
 from tests.role_program import load
 
 WORKERS = load("dify", "dify_workers")
@@ -35,3 +40,43 @@ def test_the_broker_is_reached_as_the_workers_reach_it() -> None:
         "virtual_host": "of/dify",
         "connect_timeout": WORKERS.PATIENCE,
     }
+
+
+class Broker:
+    """RabbitMQ, as it looks one look after another: the consumers of each worker's queue, or nothing where it does not answer."""
+
+    def __init__(self, *looks: dict[str, int] | None) -> None:
+        """Begin."""
+        self.looks: Iterator[dict[str, int] | None] = iter(looks)
+        self.now: dict[str, int] | None = None
+        self.asked: list[str] = []
+
+    def consumers(self, worker: str) -> int:
+        """Count the consumers of a worker's own queue."""
+        self.now = next(self.looks, self.now)
+        self.asked.append(worker)
+        if self.now is None:
+            raise WORKERS.UnknownError("Connection refused")
+        return self.now.get(worker, 0)
+
+
+HERE = Path("/proc/self")
+
+
+def test_one_that_starts_is_waited_for_until_it_consumes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(WORKERS, "PAUSE", 0.01)
+    broker = Broker(None, {}, {"one": 0}, {"one": 1})
+    assert WORKERS.ready(broker, ["one"], 10, HERE)
+    assert broker.asked == ["one"] * 4
+
+
+def test_one_that_does_not_come_and_why_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(WORKERS, "PAUSE", 0.01)
+    assert not WORKERS.ready(Broker({"one": 1}, {"two": 0}), ["one", "two"], 0.05, HERE)
+    assert capsys.readouterr().err == "two consumed nothing for 0 s\n"
+    assert not WORKERS.ready(Broker(None), ["two"], 0.05, HERE)
+    assert "the broker does not answer: Connection refused" in capsys.readouterr().err
+    begun = Broker({"one": 0})
+    assert not WORKERS.ready(begun, ["one"], 60, Path("/proc/0"))
+    assert begun.asked == []
+    assert "ended before it consumed" in capsys.readouterr().err

@@ -10,7 +10,6 @@ import argparse
 import http.client
 import os
 import socket
-import subprocess
 import sys
 import time
 import urllib.error
@@ -43,21 +42,13 @@ def listens(where: str) -> bool:
     return True
 
 
-def succeeds(command: list[str]) -> bool:
-    """Run a command."""
-    try:
-        return subprocess.run(command, capture_output=True, timeout=PATIENCE * 2, check=False).returncode == 0
-    except subprocess.TimeoutExpired:
-        return False
-
-
 def main() -> int:
     """Wait."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--timeout", type=float, required=True, help="seconds")
-    parser.add_argument("--url", help="page that answers")
-    parser.add_argument("--listens", help="address and port that take connections")
-    parser.add_argument("command", nargs="*", help="command that succeeds")
+    asked = parser.add_mutually_exclusive_group(required=True)
+    asked.add_argument("--url", help="page that answers")
+    asked.add_argument("--listens", help="address and port that take connections")
     given = parser.parse_args()
     process = Path("/proc") / os.environ.get("MAINPID", "self")
     deadline = time.monotonic() + given.timeout
@@ -65,7 +56,7 @@ def main() -> int:
         if not process.exists():
             print("it has ended before it answered", file=sys.stderr)
             return 1
-        if answers(given.url) if given.url else listens(given.listens) if given.listens else succeeds(given.command):
+        if answers(given.url) if given.url else listens(given.listens):
             return 0
         time.sleep(PAUSE)
     print(f"it has not answered in {given.timeout:.0f} s", file=sys.stderr)

@@ -1,5 +1,5 @@
 # Ansible managed
-"""Restarts workers that have lost their queues and do not know it; and tells whether a worker has them.
+"""Restarts workers that have lost their queues and do not know it; and waits for one that starts until it has them.
 
 Celery's worker under gevent can lose the connection that it consumes by while it acknowledges a task: kombu then opens another one in silence, on
 which nothing is consumed, and the worker waits for ever, alive by all that it says of itself. So RabbitMQ is asked. Each worker consumes a queue of
@@ -10,6 +10,7 @@ tasks that it has are ended. Where the broker does not answer nothing is known, 
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import time
@@ -21,6 +22,8 @@ from urllib.parse import unquote, urlsplit
 
 INTERVAL = 5.0
 """Seconds between two looks."""
+PAUSE = 1.0
+"""The same, while one that starts is waited for."""
 PATIENCE = 5.0
 """Seconds that an answer of the broker may take."""
 DEAF = 45.0
@@ -118,26 +121,52 @@ def active(units: Iterable[str]) -> list[str]:
     return [unit for unit, state in zip(asked, states, strict=True) if state == "active"]
 
 
+def ready(broker: Broker, workers: Iterable[str], seconds: float, process: Path) -> bool:
+    """Wait until workers have their queues.
+
+    Args:
+        broker: Who knows.
+        workers: Their names there.
+        seconds: How long.
+        process: Directory of the process that is waited for, in /proc: when it has ended there is nothing to wait for.
+
+    Returns:
+        Whether they have.
+    """
+    awaited, deadline, unknown = list(workers), time.monotonic() + seconds, ""
+    while time.monotonic() < deadline:
+        if not process.exists():
+            print("it has ended before it consumed", file=sys.stderr)
+            return False
+        try:
+            awaited, unknown = [worker for worker in awaited if not broker.consumers(worker)], ""
+        except UnknownError as error:
+            unknown = f": the broker does not answer: {error}"
+        if not awaited:
+            return True
+        time.sleep(PAUSE)
+    print(f"{', '.join(awaited)} consumed nothing for {seconds:.0f} s{unknown}", file=sys.stderr)
+    return False
+
+
 def main() -> int:
-    """Watch, or tell."""
+    """Watch, or wait."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--environment", type=Path, required=True, help="environment of any of the workers")
-    parser.add_argument("--once", action="store_true", help="tell by the exit code whether all of the workers have their queues")
+    parser.add_argument("--wait", type=float, metavar="SECONDS", help="only wait until all of the workers have their queues: for ExecStartPost=")
     parser.add_argument("workers", nargs="*", metavar="UNIT=WORKER", help="units, and the names by which the broker knows their workers")
     given = parser.parse_args()
     workers = dict(pair.split("=", 1) for pair in given.workers)
     broker, watch = Broker(given.environment), Watch()
+    if given.wait is not None:
+        return 0 if ready(broker, workers.values(), given.wait, Path("/proc") / os.environ.get("MAINPID", "self")) else 1
     while True:
         try:
             counted = {unit: broker.consumers(worker) for unit, worker in workers.items()}
         except UnknownError as error:
-            if given.once:
-                return 1
             print(f"the broker does not answer: {error}", flush=True)
             watch = Watch()
         else:
-            if given.once:
-                return 0 if all(counted.values()) else 1
             for unit in watch.deaf(counted, active(workers), time.monotonic()):
                 print(f"{unit} has consumed nothing for {DEAF:.0f} s and does not know it: it is restarted", flush=True)
                 subprocess.run(["systemctl", "restart", "--no-block", unit], check=False)
