@@ -62,6 +62,10 @@ def serve() -> Iterator[Callable[[Answers], Any]]:
         server.server_close()
 
 
+def test_what_is_asked_has_several_tokens_as_processors_with_amx_need_at_first() -> None:
+    assert all(len((question.get("prompt") or question["input"]).split()) > 2 for dummy, question in vllm_ready.QUESTIONS)
+
+
 def test_a_token_makes_it_ready(serve: Callable[[Answers], Any]) -> None:
     assert vllm_ready.check(serve({**MODELS, **COMPLETES}), "assistant", 5).startswith("/v1/completions answered")
 
