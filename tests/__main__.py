@@ -145,14 +145,20 @@ def scenarios() -> list[str]:
 def molecule() -> list[Outcome]:
     """All Molecule scenarios of single roles, each in networks and with addresses of its own.
 
-    Three at a time: each waits for its services as long as it computes. They kill, freeze and time things beside each other on two cores: one that
-    fails is run once more, and the summary says so. What has passed as it is, is not run (``tests/remembered.py``), and the summary says when it has.
+    Three at a time: each waits for its services as long as it computes. They kill, freeze and time things beside each other on two cores: tests that
+    fail are run once more, and the summary says so. What has passed as it is, is not run (``tests/remembered.py``), and the summary says when it has.
     """
     logs = CACHE / "molecule"
     logs.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, "MOLECULE_COMMAND_BORDERS": "0"}
-
     passed = Passed()
+
+    def run_scenario(name: str, log: Path, action: str, *options: str, **environment: str) -> str | None:
+        """Run an action of Molecule; give what it printed if it failed."""
+        command = ["molecule", action, "--scenario-name", name, *options]
+        variables = {**os.environ, "MOLECULE_COMMAND_BORDERS": "0", **environment}
+        with log.open("w") as stream:
+            code = subprocess.run(command, cwd=PROJECT, stdout=stream, stderr=subprocess.STDOUT, env=variables, check=False).returncode
+        return log.read_text(errors="replace") if code else None
 
     def scenario(name: str) -> Outcome:
         if when := passed.when(name):
@@ -162,22 +168,30 @@ def molecule() -> list[Outcome]:
         if prepared and name in NEED_MORE_THAN_HOSTS:
             getattr(prepared, NEED_MORE_THAN_HOSTS[name]).result()
         started = time.monotonic()
-        log = logs / f"{name}.log"
-        complaints: list[str] = []
-        for attempt in ("", " at the second attempt"):
-            with log.open("w") as stream:
-                command = ["molecule", "test", "--scenario-name", name]
-                code = subprocess.run(command, cwd=PROJECT, stdout=stream, stderr=subprocess.STDOUT, env=environment, check=False).returncode
-            text = log.read_text(errors="replace")
-            complaints += re.findall(r"^(?:FAILED|ERROR) .*|^fatal: .*", text, re.MULTILINE)
-            outcome = Outcome(f"molecule: {name}{attempt}", code == 0, time.monotonic() - started, tuple(complaints))
-            counted = "; ".join(re.findall(r"=+ (.*(?:passed|failed).*?) =+", text))
-            print(f"::: {outcome.name}: {'passed' if outcome.passed else 'FAILED'} after {outcome.seconds:.0f} s; {counted}", flush=True)
-            if outcome.passed:
-                passed.note(name, before)
-                break
+        log, clean = logs / f"{name}.log", logs / f"{name}.destroy.log"
+        called, complaints = f"molecule: {name}", []
+        run_scenario(name, clean, "destroy")  # what an interrupted run left behind
+        said = run_scenario(name, log, "test", "--destroy=never")
+        if said is not None:
             # The log goes out with each failure, so that one that a second attempt does not show is not forgotten.
-            print(text[-20000:], flush=True)
+            print(f"::: {called}: FAILED after {time.monotonic() - started:.0f} s\n{said[-20000:]}", flush=True)
+            complaints = re.findall(r"^(?:FAILED|ERROR) .*|^fatal: .*", said, re.MULTILINE)
+            failed = set(re.findall(r"^(?:FAILED|ERROR) \S*::(\w+)", said, re.MULTILINE))
+            called += " at the second attempt"
+            if failed:
+                said = run_scenario(name, log, "verify", PYTEST_ADDOPTS=f"-k '{' or '.join(sorted(failed))}'")
+            else:
+                run_scenario(name, clean, "destroy")
+                said = run_scenario(name, log, "test", "--destroy=never")
+            if said is not None:
+                print(said[-20000:], flush=True)
+                complaints += re.findall(r"^(?:FAILED|ERROR) .*|^fatal: .*", said, re.MULTILINE)
+        run_scenario(name, clean, "destroy")
+        outcome = Outcome(called, said is None, time.monotonic() - started, tuple(complaints))
+        counted = "; ".join(re.findall(r"=+ (.*(?:passed|failed).*?) =+", log.read_text(errors="replace")))
+        print(f"::: {called}: {'passed' if outcome.passed else 'FAILED'} after {outcome.seconds:.0f} s; {counted}", flush=True)
+        if outcome.passed:
+            passed.note(name, before)
         return outcome
 
     with ThreadPoolExecutor(max_workers=int(os.environ.get("MOLECULE_WORKERS", "3"))) as pool:
