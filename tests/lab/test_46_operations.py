@@ -21,10 +21,15 @@ SECRETS = {"postgresql": "patroni", "redis": "redis", "rabbitmq": "rabbitmq", "o
 LIMIT = f"--limit=localhost,{CLIENT},{','.join(DATA_HOSTS)}"
 
 
-def operate(playbook: str, **variables: object) -> str:
-    """Run a playbook of ``playbooks/ops`` over the data tier; give what it printed."""
+def play(playbook: str, limit: str, **variables: object) -> subprocess.CompletedProcess[str]:
+    """Run a playbook of ``playbooks/ops`` over some of the hosts."""
     command = ["ansible-playbook", "-i", str(PROJECT / "inventories/lab"), f"playbooks/ops/{playbook}.yml", f"--extra-vars={json.dumps(variables)}"]
-    run = subprocess.run([*command, LIMIT], cwd=PROJECT, capture_output=True, text=True, check=False, timeout=900)
+    return subprocess.run([*command, limit], cwd=PROJECT, capture_output=True, text=True, check=False, timeout=900)
+
+
+def operate(playbook: str, limit: str = LIMIT, **variables: object) -> str:
+    """Run a playbook of ``playbooks/ops``, which must succeed; give what it printed."""
+    run = play(playbook, limit, **variables)
     assert run.returncode == 0, run.stdout[-6000:] + run.stderr
     return run.stdout
 
@@ -104,8 +109,13 @@ def test_redis_passwords_are_replaced_and_clients_go_on() -> None:
     before = {path.name: path.read_text() for path in secrets.iterdir()}
     # Dify would restart for its own; what it asks of this playbook is a role's run, which the upgrade shows.
     users = sorted(name for name in before if not name.startswith("dify"))
+    # A host that was left out would be locked out, and nobody would see it before Redis has another client there.
+    refused = play("rotate_passwords", LIMIT, service="redis", users=",".join(users))
+    assert refused.returncode != 0
+    assert "--limit leaves out hq-app2" in " ".join(refused.stdout.split()), refused.stdout
+    assert before == {path.name: path.read_text() for path in secrets.iterdir()}
     with load("redis") as end:
-        operate("rotate_passwords", service="redis", users=",".join(users))
+        operate("rotate_passwords", f"{LIMIT},hq-app2", service="redis", users=",".join(users))
         report = end()
     after = {path.name: path.read_text() for path in secrets.iterdir()}
     assert set(after) == set(before)
@@ -132,6 +142,8 @@ def test_a_host_that_has_lost_everything_is_replaced_while_clients_write() -> No
     assert len(nodes["running_nodes"]) == 3
     members_told = json.loads(execute("hq-db1", "patronictl", "-c", "/etc/patroni/config.yml", "list", "-f", "json").stdout)
     assert sorted(member["State"] for member in members_told) == ["running", "streaming", "streaming"]
+    listed = execute("hq-db1", "bash", "--login", "-c", "etcdctl member list").stdout.splitlines()
+    assert sorted(line.split(", ")[1:3] for line in listed) == [["started", host] for host in DATA_HOSTS], listed
 
 
 def test_another_member_of_redis_leads_when_it_is_asked_to() -> None:

@@ -100,25 +100,25 @@ def test_settings_that_need_a_restart_are_written_and_reported_and_nobody_is_res
     cluster.wait("two")
 
 
-def test_a_member_that_has_lost_its_data_is_not_let_in_under_its_old_identity_and_joins_anew(cluster: Cluster, on: Any) -> None:
-    two, before = on("two"), cluster.started()
-    two.check_output("systemctl stop etcd && rm -rf /var/lib/etcd/sovereign")
-    run = rerun("--tags=etcd", "--limit=two")
-    assert run.returncode != 0
-    assert "playbooks/ops/remove_member.yml -e member=two" in " ".join(run.stdout.split())
-    assert cluster.write("one", "meanwhile", "written")
-    # Nothing is removed by a slip.
-    refused = rerun(playbook=str(PROJECT / "playbooks/ops/remove_member.yml"), member="two", confirm="tow")
-    assert refused.returncode != 0
-    assert "confirm is tow" in refused.stdout
-    changed(rerun(playbook=str(PROJECT / "playbooks/ops/remove_member.yml"), member="two", confirm="two"))
-    two.check_output("rm -rf /var/lib/etcd/sovereign")
-    changed(rerun(playbook=str(PROJECT / "playbooks/ops/add_member.yml"), member="two"))
+def test_a_member_that_has_lost_its_data_is_not_let_in_under_its_old_identity(cluster: Cluster, on: Any) -> None:
+    """How it joins anew is the lab's to show, where a host is replaced with all that it has."""
+    two, before, data = on("two"), cluster.started(), "/var/lib/etcd/sovereign"
+    two.check_output(f"systemctl stop etcd && mv {data} {data}.lost")
+    try:
+        run = rerun("--tags=etcd", "--limit=two")
+        assert run.returncode != 0
+        assert "playbooks/ops/remove_member.yml -e member=two" in " ".join(run.stdout.split())
+        assert cluster.write("one", "meanwhile", "written")
+        # Nothing is removed by a slip.
+        refused = rerun(playbook=str(PROJECT / "playbooks/ops/remove_member.yml"), member="two", confirm="tow")
+        assert refused.returncode != 0
+        assert "confirm is tow" in refused.stdout
+    finally:
+        two.check_output(f"systemctl stop etcd; rm -rf {data} && mv {data}.lost {data} && systemctl start etcd")
     cluster.wait("two")
     assert cluster.read("two", "meanwhile") == "written"
     after = cluster.started()
     assert {host: after[host] for host in ("one", "three")} == {host: before[host] for host in ("one", "three")}
-    assert set(changed(rerun()).values()) == {0}
 
 
 def test_packages_are_upgraded_one_member_after_another_and_writes_go_on(cluster: Cluster, on: Any) -> None:
