@@ -5,12 +5,10 @@ from __future__ import annotations
 import socket
 import threading
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from ansible_collections.sovereign.dify.plugins.module_utils.haproxy import HaproxyError, await_alive, runtime, select, servers, settle
-
-from tests.role_program import load
+from ansible_collections.sovereign.dify.plugins.module_utils.save_server_state import unmoved
 
 PROJECT = Path(__file__).resolve().parents[2]
 COLUMNS = "be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight srv_port"
@@ -113,12 +111,6 @@ def test_the_socket_is_asked_one_command_at_a_time(tmp_path: Path) -> None:
     assert runtime(path)("show info") == "you said show info"
 
 
-@pytest.fixture(scope="module")
-def saver() -> ModuleType:
-    """Program that the role model_gateway installs beside HAProxy."""
-    return load("model_gateway", "save_server_state")
-
-
 CONFIGURATION = """\
 frontend site
     bind 198.18.1.11:8443
@@ -128,16 +120,19 @@ backend model_a
     server gpu1 198.18.1.31:8100 sni str(gpu1)
 backend model_b
     server gpu1 198.18.1.31:8200
+listen model_d
+    bind 127.0.0.1:5003
+    server gpu1 198.18.1.31:8100 check
 """
 
 
-def test_only_servers_that_are_still_where_they_were_keep_their_state_over_a_reload(saver: ModuleType) -> None:
-    a, b, gone = (f"{backend} 1 gpu1 198.18.1.31 2 8 1 8100" for backend in ("4 model_a", "5 model_b", "6 model_c"))
-    state = "\n".join(["1", f"# {COLUMNS}", a, b, gone, ""])
-    assert saver.unmoved(state, CONFIGURATION) == "\n".join(["1", f"# {COLUMNS}", a, ""])
+def test_only_servers_that_are_still_where_they_were_keep_their_state_over_a_reload() -> None:
+    a, b, gone, d = (f"{backend} 1 gpu1 198.18.1.31 2 8 1 8100" for backend in ("4 model_a", "5 model_b", "6 model_c", "7 model_d"))
+    state = "\n".join(["1", f"# {COLUMNS}", a, b, gone, d, ""])
+    assert unmoved(state, CONFIGURATION) == "\n".join(["1", f"# {COLUMNS}", a, d, ""])
 
 
 @pytest.mark.parametrize("state", ["", "2\n# be_id", "1\nPermission denied."])
-def test_a_state_in_a_form_that_is_not_known_is_not_saved(saver: ModuleType, state: str) -> None:
+def test_a_state_in_a_form_that_is_not_known_is_not_saved(state: str) -> None:
     with pytest.raises(ValueError, match="not a state of version 1"):
-        saver.unmoved(state, CONFIGURATION)
+        unmoved(state, CONFIGURATION)

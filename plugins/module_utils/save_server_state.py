@@ -1,5 +1,7 @@
 # Ansible managed
-"""Save what HAProxy knows of its servers for the process that a reload starts.
+# Copyright (c) 2026, The sovereign.dify maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Save what HAProxy knows of its servers for the process that a reload starts: a program that roles install beside it.
 
 Without it a reload, for instance after the renewal of a certificate, would send requests to servers that are drained or dead until the first
 health checks have failed.
@@ -34,7 +36,7 @@ def configured(configuration: str) -> Iterator[tuple[str, str, str]]:
     backend = ""
     for line in configuration.splitlines():
         if section := re.match(r"(\w+) ?(\S*)", line):
-            backend = section[2] if section[1] == "backend" else ""
+            backend = section[2] if section[1] in {"backend", "listen"} else ""
         elif backend and (server := re.match(r"\s+server (\S+) (\S+)", line)):
             yield backend, server[1], server[2]
 
