@@ -16,7 +16,7 @@ def test_an_upgrade_under_load_fails_no_request_and_loses_no_task(console: Conso
     chat_key = console.chat()
     sent = set(flask("enqueue", "--queue", "dataset", "--count", "200", "--seconds", "3").split())
     # With pauses: the upgrade needs some of the two cores, too.
-    chats = Steady(lambda: chat(chat_key, "blocking", timeout=60), clients=2, pause=1)
+    chats = Steady(lambda: chat(chat_key, "blocking", timeout=60), clients=2, pause=2)
     flows = Steady(lambda: workflow(workflow_key, "blocking", timeout=60), clients=1, pause=1)
     try:
         command = ["ansible-playbook", "-i", str(PROJECT / "inventories/lab"), "playbooks/ops/upgrade_dify.yml"]

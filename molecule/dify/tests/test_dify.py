@@ -82,6 +82,12 @@ def test_what_is_down_on_one_host_is_served_by_the_other(on: Any, ask: Any, unit
         on("app1").check_output(f"systemctl start {unit}")
 
 
+def test_a_reload_of_the_proxy_asks_no_plugin_daemon_where_there_is_none(on: Any) -> None:
+    asked = "for n in $(seq 150); do curl --silent --output /dev/null --write-out '%{http_code} ' http://127.0.0.1:5003/health/check; done"
+    for host in APPS:
+        assert set(on(host).check_output(f"(sleep 0.5; systemctl reload dify_proxy) & {asked}; wait").split()) == {"200"}
+
+
 def test_every_queue_is_a_quorum_queue_with_consumers(on: Any) -> None:
     listed = json.loads(on("data").check_output("rabbitmqctl --quiet --formatter json list_queues --vhost dify name type consumers"))
     queues = {queue["name"]: queue for queue in listed}
