@@ -170,7 +170,8 @@ def molecule() -> list[Outcome]:
         started = time.monotonic()
         log, clean = logs / f"{name}.log", logs / f"{name}.destroy.log"
         called, complaints = f"molecule: {name}", []
-        run_scenario(name, clean, "destroy")  # what an interrupted run left behind
+        if (PROJECT / f"molecule/{name}/inventory/.state").exists():  # left behind by a run that was interrupted
+            run_scenario(name, clean, "destroy")
         said = run_scenario(name, log, "test", "--destroy=never")
         if said is not None:
             # The log goes out with each failure, so that one that a second attempt does not show is not forgotten.
