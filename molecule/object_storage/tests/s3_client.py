@@ -55,7 +55,7 @@ def begin(program: str, **job: Any) -> subprocess.Popen[str]:
     return run
 
 
-def result(run: subprocess.Popen[str], timeout: float = 180) -> Any:
+def result(run: subprocess.Popen[str], timeout: float = 400) -> Any:
     """Give what a program printed, as JSON."""
     out, _ = run.communicate(timeout=timeout)
     assert run.returncode == 0, out
