@@ -137,7 +137,10 @@ NEED_MORE_THAN_HOSTS = {"dify": "archives", "vllm": "vllm"}
 def scenarios() -> list[str]:
     """Names of the Molecule scenarios of single roles, the slowest first so that the workers end together."""
     names = sorted(path.parent.name for path in PROJECT.glob("molecule/*/molecule.yml"))
-    slowest_first = ["patroni", "pgpool", "nginx", "dify", "vllm", "etcd", "object_storage", "model_gateway", "rabbitmq", "redis", "pgbackrest"]
+    slowest_first = [
+        *("dify", "object_storage", "pgbackrest", "vllm", "etcd", "model_gateway", "patroni", "pgpool", "nginx", "rabbitmq", "redis", "service_proxy"),
+        *("wireguard", "firewall", "keepalived", "pki"),
+    ]
     rank = {name: position for position, name in enumerate(slowest_first)}
     return sorted((name for name in names if name != "lab"), key=lambda name: rank.get(name, len(rank)))
 
