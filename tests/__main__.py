@@ -138,8 +138,8 @@ def scenarios() -> list[str]:
     """Names of the Molecule scenarios of single roles, the slowest first so that the workers end together."""
     names = sorted(path.parent.name for path in PROJECT.glob("molecule/*/molecule.yml"))
     slowest_first = [
-        *("dify", "object_storage", "pgbackrest", "vllm", "etcd", "model_gateway", "patroni", "pgpool", "nginx", "rabbitmq", "redis", "service_proxy"),
-        *("wireguard", "firewall", "keepalived", "pki"),
+        *("dify", "object_storage", "pgbackrest", "vllm", "etcd", "model_gateway", "patroni", "pgpool", "nginx", "rabbitmq", "redis"),
+        *("service_proxy", "wireguard", "firewall", "keepalived", "pki"),
     ]
     rank = {name: position for position, name in enumerate(slowest_first)}
     return sorted((name for name in names if name != "lab"), key=lambda name: rank.get(name, len(rank)))
