@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.lab import ONE_OF_EACH_LIMIT
 from tests.remembered import Passed, fingerprint
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -208,8 +209,7 @@ def lab() -> list[Outcome]:
     subprocess.run([sys.executable, "-m", "lab", "down"], cwd=PROJECT, check=False, capture_output=True)  # what an interrupted run left behind
     outcomes = [prepared.vllm.result()] if prepared else []
     outcomes.append(run("lab: containers", ["molecule", "create", "--scenario-name", "lab"], MOLECULE_COMMAND_BORDERS="0"))
-    one_of_each = "--limit=localhost,hq-gw1,hq-db1,hq-app1,edge-gw1"
-    check = ["ansible-playbook", "-i", "inventories/lab", "playbooks/site.yml", "--check", "--diff", one_of_each]
+    check = ["ansible-playbook", "-i", "inventories/lab", "playbooks/site.yml", "--check", "--diff", ONE_OF_EACH_LIMIT]
     outcomes.append(run("lab: check mode on fresh hosts", check))
     outcomes.append(run("lab: up", [sys.executable, "-m", "lab", "up"]))
     if outcomes[-1].passed:

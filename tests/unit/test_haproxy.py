@@ -10,7 +10,6 @@ import pytest
 from ansible_collections.sovereign.dify.plugins.module_utils.haproxy import HaproxyError, await_alive, runtime, select, servers, settle
 from ansible_collections.sovereign.dify.plugins.module_utils.save_server_state import unmoved
 
-PROJECT = Path(__file__).resolve().parents[2]
 COLUMNS = "be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight srv_port"
 
 

@@ -26,7 +26,6 @@ from ansible_collections.sovereign.dify.plugins.module_utils.redis_member import
 
 from tests.role_program import load
 
-PROJECT = Path(__file__).resolve().parents[2]
 MEMBERS = ["10.1.1.11", "10.1.1.12", "10.1.1.13"]
 SHOWN = "ActiveState={active}\nUnitFileState={enabled}\nNeedDaemonReload=no\nExecMainStartTimestamp={started}\n"
 
