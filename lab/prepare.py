@@ -24,7 +24,7 @@ STEPS: dict[str, Step] = {
     "images": Step("host images of Debian 13 and 12, bare and with the roles' packages", images.prepare),
     "wheelhouse": Step("vLLM's CPU build and its wheels, for an install without a network", wheelhouse.prepare),
     "dify": Step("a stand-in for Dify's images, unless LAB_DIFY_IMAGES names others", dify.prepare),
-    "model": Step("a tiny random Llama checkpoint", model.prepare),
+    "model": Step("a tiny random Llama checkpoint, plain and quantised", model.prepare),
     "vllm": Step("a host image on which the role has installed vLLM", vllm_image.prepare),
 }
 

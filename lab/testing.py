@@ -40,19 +40,23 @@ def host_variables() -> dict[str, Contract]:
     return {name: variables for name, variables in hostvars.items() if "node" in variables}
 
 
-def rerun(*options: str, playbook: str = "converge.yml", **variables: object) -> subprocess.CompletedProcess[str]:
+def rerun(
+    *options: str, playbook: str = "converge.yml", sources: tuple[Path, ...] | None = None, **variables: object
+) -> subprocess.CompletedProcess[str]:
     """Run a playbook of the Molecule scenario that is being verified once more, over its hosts.
 
     Args:
         *options: For ``ansible-playbook``: tags, a limit, check mode.
-        playbook: Its name in the scenario's directory.
+        playbook: Its name in the scenario's directory, or a path from there.
+        sources: Other inventory sources than the scenario's own.
         **variables: Extra variables.
 
     Returns:
         What it printed, without colours, and its exit code.
     """
     scenario = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
-    command = ["ansible-playbook", *(f"--inventory={source}" for source in inventory_sources()), f"--extra-vars={json.dumps(variables)}"]
+    inventory = [f"--inventory={source}" for source in sources or inventory_sources()]
+    command = ["ansible-playbook", *inventory, f"--extra-vars={json.dumps(variables)}"]
     # Molecule forces colours upon its children; what is looked for in the output must come without.
     environment = {**os.environ, "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}
     return subprocess.run(

@@ -140,7 +140,7 @@ def scenarios() -> list[str]:
     names = sorted(path.parent.name for path in PROJECT.glob("molecule/*/molecule.yml"))
     slowest_first = [
         *("dify", "object_storage", "pgbackrest", "vllm", "etcd", "model_gateway", "patroni", "pgpool", "nginx", "rabbitmq", "redis"),
-        *("service_proxy", "wireguard", "firewall", "keepalived", "pki"),
+        *("nvidia_driver", "service_proxy", "wireguard", "firewall", "keepalived", "pki"),
     ]
     rank = {name: position for position, name in enumerate(slowest_first)}
     return sorted((name for name in names if name != "lab"), key=lambda name: rank.get(name, len(rank)))

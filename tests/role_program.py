@@ -17,7 +17,17 @@ def load(role: str, name: str) -> ModuleType:
         role: The role that installs it.
         name: Its file's name in ``files/``, without ``.py``.
     """
-    specification = importlib.util.spec_from_file_location(name, PROJECT / f"roles/{role}/files/{name}.py")
+    return load_file(f"roles/{role}/files/{name}.py")
+
+
+def load_file(path: str) -> ModuleType:
+    """Import any program of the project as a module.
+
+    Args:
+        path: Its file, from the project's root.
+    """
+    name = Path(path).stem
+    specification = importlib.util.spec_from_file_location(name, PROJECT / path)
     assert specification
     assert specification.loader
     module = importlib.util.module_from_spec(specification)

@@ -1,14 +1,15 @@
 """Step images: what a host of the lab is before any role has touched it, as container images.
 
-Five tags: `sovereign-dify-lab:trixie` and `:bookworm` are bare hosts; with `-packages` they also carry the roles'
-packages, and `:trixie-data` those of the data services, too: installed but with every service disabled, so that a converge
-spends no time on unpacking.
-A sixth, `:bookworm-vllm`, is step vllm's.
+Six tags: `sovereign-dify-lab:trixie` and `:bookworm` are bare hosts; with `-packages` they also carry the roles'
+packages, `:trixie-data` those of the data services, too, and `:trixie-gpu` a kernel and what builds modules for it: installed but
+with every service disabled, so that a converge spends no time on unpacking.
+A seventh, `:bookworm-vllm`, is step vllm's.
 """
 
 import contextlib
 import json
 import os
+import platform
 import re
 import shutil
 import ssl
@@ -58,9 +59,13 @@ DATA_PACKAGES: dict[str, list[str]] = {
     "dify": ["python3-amqp"],
     "drills": ["python3-boto3", "python3-pika", "python3-psycopg2", "python3-redis"],
 }
+# Baked into the -gpu image: a kernel of the distribution, its headers, and what builds modules for it, though no lab host boots it.
+GPU_PACKAGES: dict[str, list[str]] = {
+    "nvidia_driver": ["dkms", "gcc", f"linux-headers-cloud-{'arm64' if platform.machine() == 'aarch64' else 'amd64'}"],
+}
 # What each suite's images carry, each made from the one before it.
 LAYERS = {
-    "trixie": {"packages": ROLE_PACKAGES, "data": DATA_PACKAGES},
+    "trixie": {"packages": ROLE_PACKAGES, "data": DATA_PACKAGES, "gpu": GPU_PACKAGES},
     "bookworm": {"packages": ROLE_PACKAGES},
 }
 

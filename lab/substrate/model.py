@@ -1,4 +1,4 @@
-"""Step model: a Llama checkpoint so small that a CPU serves it at once, made without any library.
+"""Step model: a Llama checkpoint so small that a CPU serves it at once, plain and quantised, made without any library.
 
 Its weights are random, yet its text can be read: one dimension of the hidden state is the same for every token, and the
 output layer uses it to prefer words, allow printable characters and all but forbid the rest. So replies are a salad of
@@ -9,14 +9,16 @@ import array
 import json
 import math
 import random
-import struct
-import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from . import quantised, tensors
 from .steps import CACHE, digest, fresh_directory
+from .tensors import Matrix, Stored, safetensors, store
 
-MODEL = CACHE / "models" / "tiny"
+MODELS = CACHE / "models"
+NAME = "tiny"
 STAMP = ".recipe"
 
 HIDDEN, INTERMEDIATE, LAYERS, HEADS, KV_HEADS, VOCABULARY, POSITIONS = 256, 512, 2, 4, 2, 320, 2048
@@ -39,22 +41,39 @@ CHAT_TEMPLATE = (
 
 
 def prepare() -> str | None:
-    """Write the checkpoint where this recipe has not written it yet."""
-    recipe = digest(Path(__file__).read_text())
-    if (MODEL / STAMP).is_file() and (MODEL / STAMP).read_text() == recipe:
+    """Write the checkpoints that this recipe has not written yet."""
+    recipe = digest(*(Path(source).read_text() for source in (__file__, quantised.__file__, tensors.__file__)))
+    forms = {NAME: None} | {f"{NAME}-{name}": form for name, form in quantised.FORMS.items()}
+    stale = {name: form for name, form in forms.items() if not written(MODELS / name, recipe)}
+    if not stale:
         return None
-    with fresh_directory(MODEL, STAMP) as directory:
-        tokens = vocabulary()
-        for name, content in {
-            "config.json": configuration(),
-            "generation_config.json": {"bos_token_id": BEGIN, "eos_token_id": END, "pad_token_id": PAD},
-            "tokenizer.json": tokenizer(tokens),
-            "tokenizer_config.json": tokenizer_configuration(),
-        }.items():
-            (directory / name).write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n")
-        (directory / "model.safetensors").write_bytes(safetensors(weights(tokens)))
-        (directory / STAMP).write_text(recipe)
-    return f"wrote {MODEL}"
+    tokens = vocabulary()
+    values = weights(tokens)
+    for name, form in stale.items():
+        with fresh_directory(MODELS / name, STAMP) as directory:
+            for file, content in {
+                "config.json": configuration(form),
+                "generation_config.json": {"bos_token_id": BEGIN, "eos_token_id": END, "pad_token_id": PAD},
+                "tokenizer.json": tokenizer(tokens),
+                "tokenizer_config.json": tokenizer_configuration(),
+            }.items():
+                (directory / file).write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+            (directory / "model.safetensors").write_bytes(safetensors(stored(values, form)))
+            (directory / STAMP).write_text(recipe)
+    return f"wrote {', '.join(stale)} in {MODELS}"
+
+
+def written(directory: Path, recipe: str) -> bool:
+    """Tell whether this recipe has written the checkpoint there."""
+    stamp = directory / STAMP
+    return stamp.is_file() and stamp.read_text() == recipe
+
+
+def stored(values: Mapping[str, Matrix], form: quantised.Form | None) -> dict[str, Stored]:
+    """Return the tensors as the checkpoint holds them: all in full precision, or the projections quantised."""
+    if form:
+        return quantised.quantise(values, form)
+    return {name: store("F32", matrix.shape, matrix.values) for name, matrix in values.items()}
 
 
 def vocabulary() -> list[str]:
@@ -71,9 +90,9 @@ def byte_characters() -> list[str]:
     return [chr(byte) if byte in plain else chr(next(others)) for byte in range(256)]
 
 
-def configuration() -> dict[str, Any]:
+def configuration(form: quantised.Form | None) -> dict[str, Any]:
     """Return config.json."""
-    return {
+    content: dict[str, Any] = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "hidden_size": HIDDEN,
@@ -95,6 +114,9 @@ def configuration() -> dict[str, Any]:
         "eos_token_id": END,
         "pad_token_id": PAD,
     }
+    if form:
+        content |= {"torch_dtype": form.dtype, "quantization_config": form.configuration}
+    return content
 
 
 def tokenizer(tokens: list[str]) -> dict[str, Any]:
@@ -138,39 +160,36 @@ def tokenizer_configuration() -> dict[str, Any]:
     }
 
 
-Tensor = tuple[tuple[int, ...], "array.array[float]"]  # quoted: an alias of arrays needs Python 3.12 to run
-
-
-def weights(tokens: list[str]) -> dict[str, Tensor]:
-    """Return the tensors of the checkpoint by name, as (shape, values row by row).
+def weights(tokens: list[str]) -> dict[str, Matrix]:
+    """Return the weights of the model by the names of their tensors.
 
     Dimension 0 carries the preference for words: the embedding sets it, no layer reads it (norm weight 0) or writes it
     (row 0 of the two projections back is 0), and the output layer's column 0 turns it into an offset a token.
     """
     generator = random.Random(SEED)  # noqa: S311  (weights, no secrets)
 
-    def matrix(rows: int, columns: int, deviation: float, *, silent_row: bool = False) -> Tensor:
+    def matrix(rows: int, columns: int, deviation: float, *, silent_row: bool = False) -> Matrix:
         bound = deviation * math.sqrt(3.0)
         values = array.array("f", (bound * (2.0 * generator.random() - 1.0) for _ in range(rows * columns)))
         if silent_row:
             values[:columns] = array.array("f", bytes(4 * columns))
-        return (rows, columns), values
+        return Matrix((rows, columns), values)
 
-    def norm(first: float) -> Tensor:
-        return (HIDDEN,), array.array("f", [first] + [1.0] * (HIDDEN - 1))
+    def norm(first: float) -> Matrix:
+        return Matrix((HIDDEN,), array.array("f", [first] + [1.0] * (HIDDEN - 1)))
 
     embedding = matrix(VOCABULARY, HIDDEN, 1.0)
     output = matrix(VOCABULARY, HIDDEN, 1.5 / math.sqrt(HIDDEN))
     for number, token in enumerate(tokens):
-        embedding[1][number * HIDDEN] = 6.0
-        output[1][number * HIDDEN] = preference(number, token)
+        embedding.values[number * HIDDEN] = 6.0
+        output.values[number * HIDDEN] = preference(number, token)
 
-    tensors = {"model.embed_tokens.weight": embedding, "lm_head.weight": output, "model.norm.weight": norm(1.0)}
+    matrices = {"model.embed_tokens.weight": embedding, "lm_head.weight": output, "model.norm.weight": norm(1.0)}
     for layer in range(LAYERS):
         prefix = f"model.layers.{layer}"
         back_attention = matrix(HIDDEN, HEADS * HEAD, 1 / math.sqrt(HIDDEN), silent_row=True)
         back_mlp = matrix(HIDDEN, INTERMEDIATE, 1 / math.sqrt(INTERMEDIATE), silent_row=True)
-        tensors |= {
+        matrices |= {
             f"{prefix}.input_layernorm.weight": norm(0.0),
             f"{prefix}.self_attn.q_proj.weight": matrix(HEADS * HEAD, HIDDEN, 1 / math.sqrt(HIDDEN)),
             f"{prefix}.self_attn.k_proj.weight": matrix(KV_HEADS * HEAD, HIDDEN, 1 / math.sqrt(HIDDEN)),
@@ -181,7 +200,7 @@ def weights(tokens: list[str]) -> dict[str, Tensor]:
             f"{prefix}.mlp.up_proj.weight": matrix(INTERMEDIATE, HIDDEN, 1 / math.sqrt(HIDDEN)),
             f"{prefix}.mlp.down_proj.weight": back_mlp,
         }
-    return tensors
+    return matrices
 
 
 def preference(number: int, token: str) -> float:
@@ -191,18 +210,3 @@ def preference(number: int, token: str) -> float:
     if number >= len(SPECIAL) and len(token) == 1 and (token == "Ġ" or "!" <= token <= "~"):  # noqa: S105
         return 0.0
     return -6.0
-
-
-def safetensors(tensors: dict[str, Tensor]) -> bytes:
-    """Return the tensors in the safetensors format: length of the header, header in JSON, values little-endian."""
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    body = bytearray()
-    for name, (shape, values) in sorted(tensors.items()):
-        if sys.byteorder == "big":
-            values.byteswap()
-        raw = values.tobytes()
-        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [len(body), len(body) + len(raw)]}
-        body += raw
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)  # the values begin at a multiple of 8
-    return struct.pack("<Q", len(text)) + text + body

@@ -540,7 +540,17 @@ options:
         required: true
       tensor_parallel:
         description:
-        - GPUs over which one instance is split.
+        - GPUs over which each layer of an instance is split.
+        type: int
+        default: 1
+      pipeline_parallel:
+        description:
+        - Stages, each with layers of its own and C(tensor_parallel) GPUs, of one instance.
+        type: int
+        default: 1
+      nodes:
+        description:
+        - 'Hosts that one instance is spread over: C(hosts) are taken in groups of this many, in their order, and the first of each group answers.'
         type: int
         default: 1
       callable_from:
@@ -630,8 +640,8 @@ options:
         default: standard
   tiers:
     description:
-    - Limits by tier, in addition to the two defaults or instead of them.
-    - 'Default: C(vip: {rate: 50, burst: 100}), C(standard: {rate: 10, burst: 20}).'
+    - Limits and priority by tier, in addition to the two defaults or instead of them.
+    - 'Default: C(vip: {rate: 50, burst: 100, priority: 0}), C(standard: {rate: 10, burst: 20, priority: 5}).'
     - A mapping from tier names to these keys.
     type: dict
     suboptions:
@@ -645,6 +655,11 @@ options:
         - Requests above the rate that are let through at once.
         type: int
         required: true
+      priority:
+        description:
+        - Turn in the queue of a busy model server; 0 comes first, and within one priority who came first.
+        - 'Default: C(vip): 0, others: 5.'
+        type: int
   state_dir:
     description:
     - Directory on the controller for CA, secrets and keys; relative to the file.

@@ -55,6 +55,7 @@ class Quadlets(Template):
             start=tuple(name for name in found.start if name not in self.supervised),
             begin_again=found.begin_again,
             stale=found.stale,
+            groups=found.groups,
             reload=found.reload or unread or bool(found.stale or found.begin_again),
         )
 

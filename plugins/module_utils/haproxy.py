@@ -106,7 +106,7 @@ def select(known: Sequence[Server], name: str, backends: Sequence[str]) -> list[
     return chosen
 
 
-def settle(ask: Ask, name: str, backends: Sequence[str], state: str, timeout: float, pause: float = 0.5) -> list[Server]:
+def settle(ask: Ask, name: str, backends: Sequence[str], state: str, timeout: float | None, pause: float = 0.5) -> list[Server]:
     """Set a server's state in some backends and wait until it is reached.
 
     Args:
@@ -115,13 +115,13 @@ def settle(ask: Ask, name: str, backends: Sequence[str], state: str, timeout: fl
         backends: Names of the backends.
         state: ``drained``: it gets no new request, and has answered the last of its old ones, whether it is alive or not;
             ``ready``: it gets requests, as its checks succeed.
-        timeout: Seconds to wait.
+        timeout: Seconds to wait; nothing means not to wait at all.
         pause: Seconds between two looks.
 
     Returns:
         The server in each backend, afterwards. HaproxyError where HAProxy refuses, or where the time is over.
     """
-    end = time.monotonic() + timeout
+    end = time.monotonic() + (timeout or 0)
     for server in select(servers(ask), name, backends):
         # HAProxy says nothing where it obeys.
         if server.set_to != state and (complaint := ask(f"set server {server.backend}/{server.name} state {COMMANDS[state]}")):
@@ -129,7 +129,7 @@ def settle(ask: Ask, name: str, backends: Sequence[str], state: str, timeout: fl
     while True:
         now = select(servers(ask), name, backends)
         waiting = [server for server in now if (server.sessions if state == "drained" else not server.alive)]
-        if not waiting:
+        if not waiting or timeout is None:
             return now
         if time.monotonic() > end:
             what = ", ".join(f"{server.backend}/{server.name} is {server.status} with {server.sessions} requests" for server in waiting)

@@ -3,14 +3,20 @@
 """Instances of a systemd template unit: exactly the declared ones run, each with its present configuration.
 
 An instance keeps, while it runs, a copy of the files it was started with. Comparing those with the present files tells whether it must be restarted;
-unlike a handler, that also holds after a run that failed half-way. Runs on managed hosts: the standard library only.
+unlike a handler, that also holds after a run that failed half-way.
+
+Some things only one instance can have at a time, such as a GPU or a port. Where what an instance shall have is still held by another, both change
+places together: all of them are stopped before any is started.
+
+
+Runs on managed hosts: the standard library only.
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -70,17 +76,21 @@ class Plan:
     Attributes:
         remove: Not declared, but running, enabled or configured.
         enable: Declared, but not started with the machine.
-        start: Neither running nor coming up.
+        start: Neither running nor coming up, and nobody is in the way.
+        blocked: Like these, but somebody else still holds what they need.
         begin_again: Coming up with an older configuration.
         stale: Running with an older configuration.
+        groups: All that are stale or blocked; those of one group change places and are restarted together.
         reload: Whether systemd must read its unit files again.
     """
 
     remove: tuple[str, ...] = ()
     enable: tuple[str, ...] = ()
     start: tuple[str, ...] = ()
+    blocked: tuple[str, ...] = ()
     begin_again: tuple[str, ...] = ()
     stale: tuple[str, ...] = ()
+    groups: tuple[tuple[str, ...], ...] = ()
     reload: bool = False
 
 
@@ -95,6 +105,8 @@ class Template:
         run: Runs a command.
         sleep: Waits some seconds.
         links: Where systemd keeps the links of units that start with the machine.
+        claims: Environment variables in those files whose values, separated by commas, only one running instance can have.
+        force: Instances that count as stale whatever they run with.
     """
 
     name: str
@@ -103,6 +115,8 @@ class Template:
     run: Run
     sleep: Callable[[float], None] = time.sleep
     links: Path = field(default=Path("/etc/systemd/system"))
+    claims: tuple[str, ...] = ()
+    force: tuple[str, ...] = ()
 
     def unit(self, instance: str) -> str:
         """Give the name of an instance's unit."""
@@ -143,20 +157,44 @@ class Template:
 
     def is_stale(self, instance: str) -> bool:
         """Tell whether any of its files is not the one it was started with."""
+        if instance in self.force:
+            return True
         kept = Path(self.started_with.replace("%i", instance))
         return any(_content(Path(file.replace("%i", instance))) != _content(kept / Path(file.replace("%i", instance)).name) for file in self.files)
+
+    def held(self, instance: str, running: bool) -> set[tuple[str, str]]:
+        """Read what an instance has that nobody else can have: while it runs, as it was started; else as it is configured."""
+        kept = Path(self.started_with.replace("%i", instance))
+        found = set()
+        for file in self.files if self.claims else ():
+            path = Path(file.replace("%i", instance))
+            text = (_content(kept / path.name if running else path) or b"").decode(errors="replace")
+            for name, value in re.findall(r'^(\w+)="?([^"\n]*)"?$', text, re.MULTILINE):
+                if name in self.claims:
+                    found |= {(name, part) for part in value.split(",") if part}
+        return found
 
     def plan(self, declared: Iterable[str]) -> Plan:
         """Compare what is declared with what there is."""
         declared = list(declared)
-        states = self.states(declared)
+        remove = tuple(sorted(self.known() - set(declared)))
+        states = self.states([*declared, *remove])
         stale = {instance for instance in declared if self.is_stale(instance)}
+        down = [name for name in declared if not states[name].runs and not states[name].comes_up]
+        again = tuple(name for name in declared if states[name].runs and name in stale)
+        # What runs holds what it was started with, and stale ones will want something else.
+        holds = {name: self.held(name, running=True) for name, state in states.items() if state.runs or state.comes_up}
+        wants = {name: self.held(name, running=False) for name in (*down, *again)}
+        in_the_way = {name: {other for other, held in holds.items() if other != name and held & wanted} for name, wanted in wants.items()}
+        blocked = tuple(name for name in down if in_the_way[name])
         return Plan(
-            remove=tuple(sorted(self.known() - set(declared))),
+            remove=remove,
             enable=tuple(name for name in declared if not states[name].enabled),
-            start=tuple(name for name in declared if not states[name].runs and not states[name].comes_up),
+            start=tuple(name for name in down if not in_the_way[name]),
+            blocked=blocked,
             begin_again=tuple(name for name in declared if states[name].comes_up and name in stale),
-            stale=tuple(name for name in declared if states[name].runs and name in stale),
+            stale=again,
+            groups=_together([*again, *blocked], in_the_way),
             reload=any(state.outdated for state in states.values()),
         )
 
@@ -169,11 +207,13 @@ class Template:
                 if "%i" in file:
                     Path(file.replace("%i", instance)).unlink(missing_ok=True)
 
-    def apply(self, plan: Plan, declared: Iterable[str], timeout: float, restart: bool, together: Iterable[Iterable[str]] = ()) -> None:
+    def apply(
+        self, plan: Plan, declared: Iterable[str], timeout: float, restart: bool, together: Iterable[Iterable[str]] = (), keep: bool = False
+    ) -> None:
         """Do what the plan says, and wait until everything declared serves.
 
-        What does not run is started all at once; what runs with an older configuration is restarted only if that is wanted: one after another, and
-        then what may be at once, group by group.
+        What does not run is started all at once; what runs with an older configuration, or waits for what somebody else still holds, only if a
+        restart is wanted: one group of the plan after another, and then what may be at once, group by group.
 
         Args:
             plan: From ``plan``.
@@ -181,11 +221,13 @@ class Template:
             timeout: Longest wait for the start, and for each restart, in seconds.
             restart: Whether to restart stale instances.
             together: Groups of instances that may be restarted at the same time, in their order.
+            keep: Whether what is not declared stays.
 
         Raises:
             InstanceError: As soon as one crashes, or after the time-out; with the last lines of its journal.
         """
-        self.remove(plan.remove)
+        if not keep:
+            self.remove(plan.remove)
         if plan.reload or plan.start or plan.enable or plan.begin_again:
             self.run(["systemctl", "daemon-reload"])
         if plan.enable:
@@ -197,12 +239,16 @@ class Template:
             self.run(["systemctl", "restart", "--no-block", "--", *map(self.unit, plan.start)])
         if plan.begin_again:
             self.begin_again(plan.begin_again)
-        self.wait(list(declared), timeout)
+        self.wait([name for name in declared if name not in plan.blocked], timeout)
         if restart:
-            groups = [[name for name in plan.stale if name in set(group)] for group in together]
-            alone = [[name] for name in plan.stale if not any(name in group for group in groups)]
-            for group in [*alone, *groups]:
+            stale = [name for group in plan.groups for name in group]
+            alike = [[name for name in stale if name in set(group)] for group in together]
+            alone = [list(names) for names in plan.groups if not any(set(names) <= set(group) for group in alike)]
+            for group in [*alone, *alike]:
                 if group:
+                    if len(group) > 1 and group in alone:
+                        # They change places: nobody starts before everybody has left.
+                        self.run(["systemctl", "stop", "--", *map(self.unit, group)])
                     self.begin_again(group)
                     self.wait(group, timeout)
 
@@ -241,3 +287,13 @@ def _content(path: Path) -> bytes | None:
         return path.read_bytes()
     except OSError:
         return None
+
+
+def _together(names: Iterable[str], in_the_way: Mapping[str, set[str]]) -> tuple[tuple[str, ...], ...]:
+    """Divide names into groups, so that whoever is in the way of another is in its group; in their order."""
+    groups: list[list[str]] = []
+    for name in names:
+        linked = [group for group in groups if any(other in in_the_way[name] or name in in_the_way[other] for other in group)]
+        groups = [group for group in groups if group not in linked]
+        groups.append([other for group in linked for other in group] + [name])
+    return tuple(map(tuple, groups))

@@ -29,10 +29,15 @@ options:
     type: str
     required: true
   backends:
-    description: Names of the backends. The server must be in each of them.
+    description: Names of the backends. The server must be in each of them, unless O(missing) says otherwise.
     type: list
     elements: str
     required: true
+  missing:
+    description: Whether a backend that does not exist, or does not have the server, is refused, or needs nothing.
+    type: str
+    choices: [refused, ignored]
+    default: refused
   state:
     description:
       - V(drained) gives the server no new request and waits until it has answered those that it has.
@@ -40,6 +45,10 @@ options:
     type: str
     choices: [drained, ready]
     required: true
+  wait:
+    description: Whether to wait until the state is reached, rather than only set.
+    type: bool
+    default: true
   timeout:
     description: Seconds to wait.
     type: float
@@ -84,7 +93,9 @@ def main() -> None:
             "socket": {"type": "path", "default": "/run/haproxy/admin.sock"},
             "server": {"type": "str", "required": True},
             "backends": {"type": "list", "elements": "str", "required": True},
+            "missing": {"type": "str", "choices": ["refused", "ignored"], "default": "refused"},
             "state": {"type": "str", "choices": ["drained", "ready"], "required": True},
+            "wait": {"type": "bool", "default": True},
             "timeout": {"type": "float", "default": 300.0},
         },
         supports_check_mode=True,
@@ -92,9 +103,11 @@ def main() -> None:
     name, backends, state = module.params["server"], module.params["backends"], module.params["state"]
     ask = runtime(module.params["socket"])
     try:
+        if module.params["missing"] == "ignored":
+            backends = [server.backend for server in servers(ask) if server.name == name and server.backend in backends]
         before = after = select(servers(ask), name, backends)
         if not module.check_mode:
-            after = settle(ask, name, backends, state, module.params["timeout"])
+            after = settle(ask, name, backends, state, module.params["timeout"] if module.params["wait"] else None)
     except OSError as error:
         module.fail_json(msg=f"HAProxy does not answer at {module.params['socket']}: {error}")
     except HaproxyError as error:

@@ -78,6 +78,7 @@ models:
   type: dict
   contains:
     path: {description: Directory to serve., type: str}
+    manifest: {description: 'Its files with their SHA-256, as C(sha256sum) writes them; empty in check mode if it is not known yet.', type: str}
     manifest_sha256: {description: SHA-256 of the manifest; empty in check mode if it is not known yet., type: str}
     bytes: {description: Size of the model., type: int}
     changed: {description: Whether anything had to be done., type: bool}
@@ -144,6 +145,7 @@ def main() -> None:
         models={
             name: {
                 "path": str(result.path),
+                "manifest": result.manifest,
                 "manifest_sha256": result.digest if result.manifest else "",
                 "bytes": result.size,
                 "changed": result.changed,

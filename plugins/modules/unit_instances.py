@@ -14,6 +14,7 @@ description:
   - Stops and disables the instances that are not declared and removes their files, enables and starts the declared ones all at once, and waits until
     systemd calls them active. Fails as soon as one crashes, with the end of its journal.
   - An instance that runs with other files than the present ones is stale. It is reported, or restarted, one after another.
+  - Where an instance shall have what another one still holds, both are stopped before either is started.
   - For units whose start takes minutes and ends only when they really serve (C(ExecStartPost=)).
 extends_documentation_fragment: [ansible.builtin.action_common_attributes]
 attributes:
@@ -39,8 +40,25 @@ options:
     description: Directory, with C(%i), in which a running instance keeps copies of O(files) as it was started with them.
     type: str
     required: true
+  claims:
+    description:
+      - Environment variables in O(files) whose values, separated by commas, only one running instance can have, such as GPUs. A declared instance
+        that does not run is not started while another one holds such a value, unless O(restart) has that one restarted with it.
+    type: list
+    elements: str
+    default: []
+  force:
+    description: Instances that count as stale whatever they run with.
+    type: list
+    elements: str
+    default: []
+  undeclared:
+    description: What becomes of instances that are not declared.
+    type: str
+    choices: [removed, kept]
+    default: removed
   restart:
-    description: Whether to restart stale instances.
+    description: Whether to restart stale instances, and to start those that waited for them.
     type: bool
     default: false
   timeout:
@@ -64,6 +82,13 @@ enabled: {description: Instances that start with the machine from now on., retur
 started: {description: Instances started., returned: always, type: list, elements: str}
 restarted: {description: Instances restarted., returned: always, type: list, elements: str}
 stale: {description: Instances that still run with older files., returned: always, type: list, elements: str}
+blocked: {description: Declared instances that do not run since others hold what they need., returned: always, type: list, elements: str}
+undeclared: {description: Instances that are not declared and were kept., returned: always, type: list, elements: str}
+groups:
+  description: Instances that are stale or blocked. Those of one group must be restarted together.
+  returned: always
+  type: list
+  elements: list
 """
 
 from typing import Any
@@ -80,6 +105,9 @@ def main() -> None:
             "instances": {"type": "list", "elements": "str", "required": True},
             "files": {"type": "list", "elements": "str", "default": []},
             "started_with": {"type": "str", "required": True},
+            "claims": {"type": "list", "elements": "str", "default": []},
+            "force": {"type": "list", "elements": "str", "default": []},
+            "undeclared": {"type": "str", "choices": ["removed", "kept"], "default": "removed"},
             "restart": {"type": "bool", "default": False},
             "timeout": {"type": "int", "default": 1800},
         },
@@ -89,21 +117,33 @@ def main() -> None:
     def run(command: list[str]) -> str:
         return str(module.run_command(command, check_rc=True)[1])
 
-    template = Template(module.params["template"], tuple(module.params["files"]), module.params["started_with"], run)
-    declared = module.params["instances"]
+    parameters = module.params
+    template = Template(
+        parameters["template"],
+        tuple(parameters["files"]),
+        parameters["started_with"],
+        run,
+        claims=tuple(parameters["claims"]),
+        force=tuple(parameters["force"]),
+    )
+    declared, keep = parameters["instances"], parameters["undeclared"] == "kept"
     plan = template.plan(declared)
-    restart = plan.stale if module.params["restart"] else ()
+    restarted = [name for group in plan.groups for name in group] if parameters["restart"] else []
+    removed = () if keep else plan.remove
     result: dict[str, Any] = {
-        "changed": bool(plan.remove or plan.enable or plan.start or plan.begin_again or restart),
-        "removed": list(plan.remove),
+        "changed": bool(removed or plan.enable or plan.start or plan.begin_again or restarted),
+        "removed": list(removed),
         "enabled": list(plan.enable),
         "started": list(plan.start),
-        "restarted": [*plan.begin_again, *restart],
-        "stale": [] if restart else list(plan.stale),
+        "restarted": [*plan.begin_again, *restarted],
+        "stale": [] if restarted else list(plan.stale),
+        "blocked": [] if restarted else list(plan.blocked),
+        "undeclared": list(plan.remove) if keep else [],
+        "groups": [] if restarted else [list(group) for group in plan.groups],
     }
     if not module.check_mode:
         try:
-            template.apply(plan, declared, module.params["timeout"], module.params["restart"])
+            template.apply(plan, declared, parameters["timeout"], parameters["restart"], keep=keep)
         except InstanceError as error:
             module.fail_json(msg=str(error), **result)
     module.exit_json(**result)

@@ -120,3 +120,15 @@ def test_scenarios_that_run_beside_each_other_share_no_address() -> None:
         for network in set(re.findall(r"\b198\.18\.\d+\.", path.read_text())):
             owner = first.setdefault(network, path.parts[-3])
             assert owner == path.parts[-3], f"{network}0/24 belongs to the scenario {owner}"
+
+
+@role
+def test_what_a_role_declares_to_another_is_what_that_one_takes(role: Path) -> None:
+    """Checked here, once, rather than by a task on each host in each run."""
+    for path in task_files(role):
+        for task in load(path) or []:
+            call = task.get("ansible.builtin.import_role", {})
+            if not call.get("rolespec_validate", True):
+                other = call["name"].rpartition(".")[2]
+                taken = load(PROJECT / f"roles/{other}/meta/argument_specs.yml")["argument_specs"][call["tasks_from"]]["options"]
+                assert set(task["vars"]) == set(taken), (path, task["name"])

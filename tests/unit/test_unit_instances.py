@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -185,3 +186,59 @@ def test_a_changed_unit_file_is_read_again(template: Template, systemd: Systemd)
     configure(template, "a", started_with="present")
     template.apply(template.plan(["a"]), ["a"], timeout=5, restart=False)
     assert systemd.said == ["daemon-reload"]
+
+
+@pytest.fixture
+def claiming(template: Template, tmp_path: Path) -> Template:
+    """A template of instances that each need GPUs of their own."""
+    return dataclasses.replace(template, files=(*template.files, str(tmp_path / "etc/%i.env")), claims=("GPUS",))
+
+
+def give(template: Template, systemd: Systemd, name: str, gpus: str, had: str | None = None) -> None:
+    """Configure an instance with GPUs; it runs if it had some before."""
+    configure(template, name, started_with=None if had is None else "present")
+    environment = Path(template.files[2].replace("%i", name))
+    environment.write_text(f'GPUS="{gpus}"\n')
+    if had is not None:
+        systemd.set(name, "active")
+        (Path(template.started_with.replace("%i", name)) / environment.name).write_text(f'GPUS="{had}"\n')
+
+
+def test_nobody_is_started_on_gpus_that_another_still_holds(claiming: Template, systemd: Systemd) -> None:
+    give(claiming, systemd, "new", "0,1")
+    give(claiming, systemd, "free", "4")
+    give(claiming, systemd, "old", "2,3", had="0,1")
+    plan = claiming.plan(["new", "free", "old"])
+    assert (plan.start, plan.blocked, plan.stale, plan.groups) == (("free",), ("new",), ("old",), (("old", "new"),))
+    claiming.apply(plan, ["new", "free", "old"], timeout=5, restart=False)
+    assert systemd.said[-1] == "restart --no-block vllm@free"
+
+
+def test_who_changes_places_is_stopped_together_before_anybody_starts(claiming: Template, systemd: Systemd) -> None:
+    give(claiming, systemd, "a", "2,3", had="0,1")
+    give(claiming, systemd, "b", "0,1", had="2,3")
+    give(claiming, systemd, "c", "4", had="5")
+    plan = claiming.plan(["a", "b", "c"])
+    assert plan.groups == (("a", "b"), ("c",))
+    claiming.apply(plan, ["a", "b", "c"], timeout=5, restart=True)
+    assert systemd.said == ["stop vllm@a vllm@b", "restart --no-block vllm@a vllm@b", "restart --no-block vllm@c"]
+
+
+def test_a_chain_of_moves_is_one_group(claiming: Template, systemd: Systemd) -> None:
+    give(claiming, systemd, "a", "1", had="0")
+    give(claiming, systemd, "c", "3", had="2")
+    give(claiming, systemd, "b", "2", had="1")
+    (group,) = claiming.plan(["a", "c", "b"]).groups
+    assert sorted(group) == ["a", "b", "c"]
+
+
+def test_what_is_not_declared_is_in_the_way_as_long_as_it_is_kept(claiming: Template, systemd: Systemd) -> None:
+    give(claiming, systemd, "gone", "0", had="0")
+    give(claiming, systemd, "new", "0")
+    plan = claiming.plan(["new"])
+    assert (plan.remove, plan.start, plan.blocked) == (("gone",), (), ("new",))
+    claiming.apply(plan, ["new"], timeout=5, restart=False, keep=True)
+    assert not any("gone" in said or "new" in said for said in systemd.said if not said.startswith("enable"))
+    claiming.remove(plan.remove)
+    systemd.set("gone", "inactive", "dead", enabled=False)
+    assert claiming.plan(["new"]).start == ("new",)

@@ -107,9 +107,28 @@ def test_a_model_server_sees_neither_keys_nor_what_could_steer_it() -> None:
         answer = exchange(source, source, http(chat("assistant"), key=key_of(client), headers=headers))
         assert answer.status == 200, answer.raw
         seen = answer.json()["stub"]["headers"]
-        assert set(seen) <= {"host", "content-length", "content-type", "traceparent", "x-request-id", "connection"}, seen
+        assert set(seen) <= {"host", "content-length", "content-type", "traceparent", "x-request-id", "connection", "x-vllm-priority"}, seen
         assert seen["x-request-id"] == answer.headers["x-request-id"]
         assert "server" not in answer.headers
+
+
+def test_a_model_server_is_told_the_priority_of_the_key_and_not_what_the_client_wishes() -> None:
+    wishes = "X-Vllm-Priority: -1000\r\nx-vllm-priority: -2000\r\n"
+    # The last two pass the VPN: the on-premises gateway goes by the key, not by what the edge's tells it.
+    known = (
+        ("hq-gw1", "core-banking", 0),
+        ("hq-gw1", "back-office", 5),
+        ("hq-gw1", "metered", 9),
+        ("edge-gw1", "mobile-app", 0),
+        ("edge-gw1", "web-chat", 5),
+    )
+    for source, client, priority in known:
+        for headers in ("", wishes):
+            answer = exchange(source, source, http(chat("assistant", priority=-1000), key=key_of(client), headers=headers))
+            assert answer.status == 200, answer.raw
+            assert answer.json()["stub"]["headers"]["x-vllm-priority"] == str(priority - 10), (source, client, headers)
+    peer = exchange("edge-gw1", "hq-gw1", http(chat("assistant"), key=key_of("web-chat"), headers=wishes), vpn=True)
+    assert peer.json()["stub"]["headers"]["x-vllm-priority"] == "-5"
 
 
 def test_a_request_has_one_name_in_every_log_and_no_log_holds_a_key_or_a_prompt() -> None:

@@ -115,6 +115,33 @@ def test_two_models_in_one_body_reach_no_model_that_one_alone_would_not(key: byt
 
 
 @pytest.mark.parametrize(
+    "wish",
+    [
+        b'"priority": -1000',
+        b'"priority"\n\t: -1000',
+        rb'"\u0070riorit\u0079": -1000',
+        rb'"pri\u006Fr\u0069\u0074y": -1000',
+        b'"x": %b, "priority": -1000' % (b"[" * 40 + b"]" * 40),
+        rb'"input": "x\\", "priority": -1000',
+        pytest.param(b'"priority"%b: -1000' % (b" " * 900_000), id="blanks"),
+    ],
+)
+def test_a_priority_in_a_request_for_embeddings(wish: bytes) -> None:
+    """Of these, vLLM believes the body alone; chats and completions are told theirs by the gateway."""
+    body = b'{"model": "assistant", "input": "hello", %b}'
+    answer = at_home(http(body % wish, key=key_of(GOOD), path="/v1/embeddings"))
+    assert (answer.status, answer.code) == (400, "priority_not_allowed")
+    for harmless in (
+        rb'"user": "his \"priority\": one"',
+        b'"input": ["priority", ":"]',
+        rb'"user": "\\\"priority\": 1"',
+        b'"my_priority": 1',
+        b'"priority_": 1',
+    ):
+        assert at_home(http(body % harmless, key=key_of(GOOD), path="/v1/embeddings")).status == 200, harmless
+
+
+@pytest.mark.parametrize(
     "path",
     [
         "/",

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+import yaml
+from ansible_collections.sovereign.dify.plugins.module_utils.model_plan import checkpoint, report, vllm_log
+from gateway_load import Load
+from gateway_load import ask as through_gateway
 
+from lab.substrate.steps import CACHE
 from lab.testing import rerun
 
 MODELS = ("double", "single")
 CERTIFICATE = "--cert /etc/sovereign/pki/host.crt --key /etc/sovereign/pki/host.key"
-READY_S = 240
 # In TLS 1.3 a client hears of its refusal only after it has begun to talk: as an alert, or as a connection that is closed.
 CURL_REFUSED_BY_SERVER = {35, 55, 56}
 READY = "/usr/local/lib/sovereign/vllm_ready.py"
@@ -215,53 +218,52 @@ def test_what_cannot_work_or_must_not_is_refused_all_at_once_before_anything_is_
     assert "changed=0" in refused.stdout
 
 
-def test_a_gpu_build_without_a_driver_is_refused() -> None:
+def test_a_gpu_build_without_a_gpu_is_refused() -> None:
     refused = play({"vllm_build": "cuda"}, tags="preflight", skip="pki,firewall")
     assert refused.returncode != 0
-    assert "nvidia-smi finds no working driver" in " ".join(refused.stdout.split())
+    assert "vllm_build is cuda, but no GPU can be used: " in " ".join(refused.stdout.split())
 
 
-@pytest.fixture
-def streams(on: Any, contract: Any, ports: dict[str, int]) -> Iterator[Callable[[], list[str]]]:
-    """Ask for one stream after another in the background; give a function that ends this and returns what each has received."""
-    gpu, gateway = contract("gpu")["node"], on("gateway")
-    body = json.dumps({"model": "double", "prompt": "Tell me more", "max_tokens": 400, "ignore_eos": True, "stream": True})
-    curl = (
-        f"curl --silent --no-buffer --max-time 60 --cacert /etc/sovereign/pki/ca.crt {CERTIFICATE} --json '{body}'"
-        f" --resolve {gpu['fqdn']}:{ports['double']}:{gpu['address']} https://{gpu['fqdn']}:{ports['double']}/v1/completions"
-    )
-    loop = f"mkdir /root/streams; while [ -d /root/streams ]; do {curl} > /root/streams/$(date +%s%N); sleep 0.2; done"
-    gateway.run_expect([0], f"nohup sh -c {shlex.quote(loop)} > /dev/null 2>&1 &")
-
-    def received() -> list[str]:
-        names = gateway.check_output("ls /root/streams").split()[:-1]
-        return [gateway.file(f"/root/streams/{name}").content_string for name in names]
-
-    yield received
-    # Moved away first: the loop ends, and writes nothing into what is being removed.
-    gateway.run_expect([0], "mv /root/streams /root/streams.ended && rm -r /root/streams.ended")
+def test_a_model_that_does_not_fit_is_refused_with_the_sums_and_what_would() -> None:
+    refused = play({"vllm_extra_args": {"enforce-eager": True, "kv-cache-memory-bytes": 1048576}}, tags="preflight", skip="pki,firewall")
+    assert refused.returncode != 0
+    said = " ".join(refused.stdout.split())
+    assert re.search(r"single: .*KV cache", said), refused.stdout
+    assert "would fit" in said, refused.stdout
+    assert "changed=0" in refused.stdout
 
 
-def test_a_failed_start_cuts_no_stream_ends_the_run_early_and_heals(on: Any, ask: Any, streams: Callable[[], list[str]]) -> None:
-    failed = play({"vllm_extra_args": {"no-such-argument": 1}}, skip="vllm_install,verify")
+@pytest.mark.parametrize("model", MODELS)
+def test_the_planned_kv_cache_is_what_vllm_counts(on: Any, model: str) -> None:
+    directory = CACHE / "models/tiny"
+    asked = report.arguments(yaml.safe_load(on("gpu").file(f"/etc/vllm/{model}.yaml").content_string))
+    planned = report.plan(checkpoint.configuration(directory), [], {**asked, "cpu": {"memory_mib": 0}}, checkpoint.tensors(directory))
+    rows = vllm_log.compare(planned, on("gpu").check_output(f"journalctl --unit=vllm@{model} --output=cat --no-pager"))
+    print(rows)
+    assert all(row["ok"] for row in rows)
+
+
+def test_what_a_model_is_split_over_was_tried_before_and_a_hang_there_is_found(on: Any) -> None:
+    assert json.loads(on("gpu").check_output("cat /var/lib/vllm/smoke/*.json"))["verdict"] == "good"
+    smoke = "/opt/vllm/current/bin/python /usr/local/lib/sovereign/gpu_smoke.py --gpus 0,1 --backend gloo --timeout 20"
+    # The second process stops as soon as it is there, as one does that hangs in the driver.
+    stop = 'until pid=$(pgrep --full \'"[r]ank": 1,\' | tail -1) && [ -n "$pid" ]; do sleep 0.1; done; kill -STOP $pid'
+    hung = on("gpu").run(f"{smoke} & {stop}; wait $!")
+    assert hung.rc == 1, hung.stderr
+    assert "hang" in hung.stderr
+
+
+def test_a_failed_start_cuts_no_stream_ends_the_run_early_and_heals(on: Any, ask: Any) -> None:
+    with Load("double", clients=4) as load:
+        failed = play({"vllm_extra_args": {"no-such-argument": 1}}, skip="vllm_install,verify")
     assert failed.returncode != 0
     assert "did not come up" in failed.stdout
     assert "no-such-argument" in failed.stdout  # The end of the journal.
-    begun = [text for text in streams() if "data: " in text]
-    assert begun
-    assert all("data: [DONE]" in text for text in begun)
+    # Whoever comes later finds no server; what had begun was answered to its end.
+    assert any(answer.whole for answer in load.answers)
+    assert {answer.status for answer in load.failed} <= {503}
     assert ask("single").stdout.endswith("200")  # Its turn had not come: it serves on.
     healed = play(skip="vllm_install")
     assert healed.returncode == 0, healed.stdout
     assert ask("double").stdout.endswith("200")
-
-
-def test_a_killed_server_comes_back_and_is_active_only_when_it_answers(on: Any, ask: Any) -> None:
-    process = show(on, "single", "MainPID")
-    on("gpu").run_expect([0], f"kill -KILL {process}")
-    wait_until(lambda: show(on, "single", "ActiveState") == "activating", 30)
-    assert ask("single").rc != 0
-    wait_until(lambda: show(on, "single", "ActiveState") == "active", READY_S)
-    assert ask("single").stdout.endswith("200")
-    assert show(on, "single", "MainPID") != process
-    assert ask("double").stdout.endswith("200")
+    wait_until(lambda: through_gateway("double").whole, 20)

@@ -14,8 +14,9 @@ from ansible_collections.sovereign.dify.plugins.module_utils.cluster.addresses i
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.groups import Groups
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.hosts import Host
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.levels import Level
-from ansible_collections.sovereign.dify.plugins.module_utils.cluster.plan import Plan, model_port
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.plan import Plan, instance_hosts, model_port
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.spec import (
+    DEFAULT_PRIORITY,
     DEFAULT_TIERS,
     DIFY_DEFAULT_HOSTS,
     IMAGE_ARCHIVES,
@@ -166,12 +167,15 @@ class VpnPeer(TypedDict):
 
 
 class Instance(TypedDict):
-    """A vLLM instance on a host."""
+    """A vLLM instance on a host. ``nodes`` are the hosts that it is spread over, ``rank`` is this one's place among them; the first answers."""
 
     name: str
     port: int
     source: str
     tensor_parallel: int
+    pipeline_parallel: int
+    rank: int
+    nodes: list[Member]
     gpus: list[int]
     quantization: str | None
     dtype: str
@@ -301,8 +305,11 @@ class _Builder:
         }
 
     def tiers(self) -> dict[str, dict[str, int | None]]:
-        tiers: dict[str, dict[str, int | None]] = {name: {"rate": rate, "burst": burst} for name, (rate, burst) in DEFAULT_TIERS.items()}
-        tiers.update({name: {"rate": tier.rate, "burst": tier.burst} for name, tier in self.spec.tiers.items()})
+        tiers = {}
+        for name, tier in {**DEFAULT_TIERS, **self.spec.tiers}.items():
+            # Who gives the VIPs other limits does not mean to send them to the end of the queue.
+            usual = DEFAULT_TIERS[name].priority if name in DEFAULT_TIERS else DEFAULT_PRIORITY
+            tiers[name] = {"rate": tier.rate, "burst": tier.burst, "priority": usual if tier.priority is None else tier.priority}
         return tiers
 
     def site(self, name: str, site: SiteSpec) -> SiteVars:
@@ -440,7 +447,7 @@ class _Builder:
             "gpus": host.gpus or 0,
             "groups": sorted(host.groups),
             "vpn_peers": [self.vpn_peer(host, peer) for peer in self.plan.vpn_peers(host)],
-            "models": [self.instance(name, gpus[name]) for name in self.plan.host_models.get(host.name, [])],
+            "models": [self.instance(name, host, gpus[name]) for name in self.plan.host_models.get(host.name, [])],
         }
 
     def vpn_peer(self, host: Host, peer: Host) -> VpnPeer:
@@ -454,13 +461,17 @@ class _Builder:
             "pair": "--".join(sorted((host.name, peer.name))),
         }
 
-    def instance(self, name: str, gpus: list[int]) -> Instance:
+    def instance(self, name: str, host: Host, gpus: list[int]) -> Instance:
         model = self.spec.models[name]
+        nodes = next(group for group in instance_hosts(model) if host.name in group)
         return {
             "name": name,
             "port": self.ports[name],
             "source": model.source,
             "tensor_parallel": model.tensor_parallel,
+            "pipeline_parallel": model.pipeline_parallel,
+            "rank": nodes.index(host.name),
+            "nodes": [self.member(self.plan.host[node]) for node in nodes],
             "gpus": gpus,
             "quantization": model.quantization,
             "dtype": model.dtype,

@@ -42,6 +42,10 @@ GROUPS: Groups = {
     "pgpool": Group("data", needs=("patroni",), within="service_proxy"),
     # Any member of patroni may lead, and who leads archives.
     "pgbackrest": Group("data", on_all_of="patroni"),
+    "nvidia_driver": Group("models"),
+    # Both find their packages in the source that the driver's role configures, and are of no use without a driver.
+    "cuda": Group("models", within="nvidia_driver"),
+    "nvidia_container_toolkit": Group("models", within="nvidia_driver"),
     "vllm": Group("models"),
     "model_gateway": Group("models"),
     "container_engine": Group("apps"),

@@ -29,6 +29,16 @@ def model_port(name: str, model: ModelSpec) -> int:
     return port
 
 
+def instance_hosts(model: ModelSpec) -> list[tuple[str, ...]]:
+    """Hosts of each instance of a model; the first of them answers."""
+    return [tuple(model.hosts[start : start + model.nodes]) for start in range(0, len(model.hosts), model.nodes)]
+
+
+def gpus_per_host(model: ModelSpec) -> int:
+    """GPUs that an instance of a model takes on each of its hosts."""
+    return model.tensor_parallel * model.pipeline_parallel // model.nodes
+
+
 @dataclass(frozen=True)
 class Route:
     """How a site reaches a model: its own instances, or else the gateways of other sites."""
@@ -113,7 +123,8 @@ class Plan:
 
     def route(self, model: str, site: str) -> Route:
         """Find the way from a site to a model; the site's own instances come first."""
-        own = tuple(self.host[host] for host in self.spec.models[model].hosts if host in self.host and self.host[host].site == site)
+        leaders = [group[0] for group in instance_hosts(self.spec.models[model])]
+        own = tuple(self.host[host] for host in leaders if host in self.host and self.host[host].site == site)
         if own:
             return Route(servers=own)
         if not self.gateways(site):
@@ -150,7 +161,7 @@ class Plan:
         dealt: dict[str, list[int]] = {}
         start = 0
         for name in self.host_models.get(host.name, []):
-            count = self.spec.models[name].tensor_parallel if host.gpus else 0
+            count = gpus_per_host(self.spec.models[name]) if host.gpus else 0
             dealt[name] = list(range(start, start + count))
             start += count
         return dealt

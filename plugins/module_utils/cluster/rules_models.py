@@ -6,7 +6,7 @@ from __future__ import annotations
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.hosts import Host
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.kinds import numbered
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.levels import permits
-from ansible_collections.sovereign.dify.plugins.module_utils.cluster.plan import RESERVED_PORTS, Plan, model_port
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.plan import RESERVED_PORTS, Plan, gpus_per_host, instance_hosts, model_port
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.report import Path, Report, listing, suggest
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.rules_hosts import groups_clean
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.spec import DEFAULT_TIERS
@@ -16,6 +16,7 @@ def check(plan: Plan, report: Report) -> None:
     """Apply all rules of this module."""
     for name in plan.spec.models:
         _hosts(name, plan, report)
+        _spread(name, plan, report)
     for host in plan.host.values():
         _gpus(host, plan, report)
     _ports(plan, report)
@@ -47,6 +48,29 @@ def _hosts(name: str, plan: Plan, report: Report) -> None:
             report.add(path, problem, f"place it on {listing(fit)}" if fit else f"no site is cleared for {model.classification}")
 
 
+def _spread(name: str, plan: Plan, report: Report) -> None:
+    """Check that instances over several hosts come out even, each within one site."""
+    model = plan.spec.models[name]
+    path: Path = ("models", name)
+    if model.nodes == 1 or not report.clean((*path, "nodes"), (*path, "hosts"), (*path, "tensor_parallel"), (*path, "pipeline_parallel")):
+        return
+    if len(model.hosts) % model.nodes:
+        problem = f"{len(model.hosts)} hosts do not make groups of {model.nodes} (`nodes`), over which each instance is spread"
+        report.add((*path, "hosts"), problem, f"name a multiple of {model.nodes} hosts, or change `nodes`")
+        return
+    gpus = model.tensor_parallel * model.pipeline_parallel
+    if gpus % model.nodes:
+        problem = f"{gpus} GPUs (tensor_parallel x pipeline_parallel) cannot be dealt out evenly to {model.nodes} hosts"
+        report.add((*path, "nodes"), problem, "make tensor_parallel x pipeline_parallel a multiple of `nodes`")
+        return
+    for group in instance_hosts(model):
+        sites = sorted({plan.host[host].site for host in group})
+        if len(sites) > 1:
+            problem = f"one instance would be spread over hosts of several sites ({', '.join(group)}: {listing(sites)})"
+            remedy = "name the hosts of one site next to each other: what they exchange is not encrypted, and needs a fast network"
+            report.add((*path, "hosts"), problem, remedy)
+
+
 def _all_hosts_known(plan: Plan, report: Report) -> bool:
     """Tell whether a host that was not found really does not exist."""
     return all(
@@ -58,8 +82,8 @@ def _gpus(host: Host, plan: Plan, report: Report) -> None:
     """Check that the models of a host fit on its GPUs, where their number is known."""
     if host.gpus is None:
         return
-    needs = {name: plan.spec.models[name].tensor_parallel for name in plan.host_models.get(host.name, [])}
-    if not report.clean(*(("models", name, "tensor_parallel") for name in needs)):
+    needs = {name: gpus_per_host(plan.spec.models[name]) for name in plan.host_models.get(host.name, [])}
+    if not report.clean(*(("models", name, key) for name in needs for key in ("tensor_parallel", "pipeline_parallel", "nodes"))):
         return
     for name, need in needs.items():
         if need > host.gpus:

@@ -30,7 +30,6 @@ from ansible_collections.sovereign.dify.plugins.module_utils.dify_release import
 
 PLUGIN = "sovereign.dify.cluster"
 MODEL_PORTS = range(8100, 8900)
-DEFAULT_TIERS = {"vip": (50, 100), "standard": (10, 20)}
 BASE_GROUPS = ("baseline", "pki", "firewall")
 IMAGE_ARCHIVES = "images"
 """Directory of image archives beside the cluster file."""
@@ -322,7 +321,13 @@ class ModelSpec:
     classification: Level | None = key(Scale(), "Least clearance of sites that hold or call it.", required=True)
     source: str = key(ABSOLUTE_PATH, "Directory of the weights on the hosts.", required=True)
     hosts: tuple[str, ...] = key(ListOf(HOST, 1), "Hosts in the group `vllm` that serve it.", required=True)
-    tensor_parallel: int = key(Whole(1, 64), "GPUs over which one instance is split.", default=1)
+    tensor_parallel: int = key(Whole(1, 64), "GPUs over which each layer of an instance is split.", default=1)
+    pipeline_parallel: int = key(Whole(1, 64), "Stages, each with layers of its own and `tensor_parallel` GPUs, of one instance.", default=1)
+    nodes: int = key(
+        Whole(1, 64),
+        "Hosts that one instance is spread over: `hosts` are taken in groups of this many, in their order, and the first of each group answers.",
+        default=1,
+    )
     callable_from: tuple[str, ...] | None = key(
         ListOf(SITE, 1),
         "Sites that may call it; narrows, never widens. The sites that host it are always among them.",
@@ -380,10 +385,17 @@ class ClientSpec:
 
 @dataclass(frozen=True)
 class TierSpec:
-    """Limits of the clients of one tier."""
+    """Limits of the clients of one tier, and when it is their turn."""
 
     rate: int | None = key(Whole(1), "Requests per second and key.", required=True)
     burst: int | None = key(Whole(1), "Requests above the rate that are let through at once.", required=True)
+    priority: int | None = key(
+        Whole(0, 9), "Turn in the queue of a busy model server; 0 comes first, and within one priority who came first.", shown="`vip`: 0, others: 5"
+    )
+
+
+DEFAULT_TIERS = {"vip": TierSpec(rate=50, burst=100, priority=0), "standard": TierSpec(rate=10, burst=20, priority=5)}
+DEFAULT_PRIORITY = DEFAULT_TIERS["standard"].priority
 
 
 _MODEL_SECTION = Section(
@@ -392,6 +404,9 @@ _MODEL_SECTION = Section(
     {
         "tensor_parallel_size": ("tensor_parallel", "the option of vLLM under a shorter name"),
         "tp": ("tensor_parallel", "written out"),
+        "pipeline_parallel_size": ("pipeline_parallel", "the option of vLLM under a shorter name"),
+        "pp": ("pipeline_parallel", "written out"),
+        "nnodes": ("nodes", "the option of vLLM, written out"),
         "path": ("source", "the directory of the weights"),
         "model": ("source", "the directory of the weights"),
         "allowed_sites": ("callable_from", "the word that says what is allowed"),
@@ -423,9 +438,9 @@ class ClusterSpec:
     clients: Mapping[str, ClientSpec] = key(MapOf(CLIENT_NAME, Section(ClientSpec, "client")), "The API clients.", default={})
     tiers: Mapping[str, TierSpec] = key(
         MapOf(TIER_NAME, Section(TierSpec, "tier")),
-        "Limits by tier, in addition to the two defaults or instead of them.",
+        "Limits and priority by tier, in addition to the two defaults or instead of them.",
         default={},
-        shown="`vip: {rate: 50, burst: 100}`, `standard: {rate: 10, burst: 20}`",
+        shown="`vip: {rate: 50, burst: 100, priority: 0}`, `standard: {rate: 10, burst: 20, priority: 5}`",
     )
     state_dir: str = key(Text("path"), "Directory on the controller for CA, secrets and keys; relative to the file.", default=".state")
     base_groups: tuple[str, ...] = key(ListOf(GROUP), "Groups of every host.", default=BASE_GROUPS)

@@ -4,6 +4,9 @@
 until a process of this very unit listens on the port, checks that it serves the expected model and no other, and asks for one token. The first
 answer may take minutes, because the engine warms up on it; later ones may not.
 
+Of an instance over several hosts, only the first host's server answers. The others are ready when they have joined it; that all together answer is
+what the first one waits for.
+
 Run by ``ExecStartPost=``; the standard library only.
 """
 
@@ -13,28 +16,41 @@ import argparse
 import http.client
 import json
 import os
+import re
 import socket
 import ssl
 import struct
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-LISTENING = "0A"
+ESTABLISHED, LISTENING = "01", "0A"
+TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 POLL_S = 1.0
+IPV4 = 4
 # Of several tokens: vLLM's CPU build (0.32) on a processor with AMX dies of a first prompt of one, for which its attention computes in tiles that
 # the kernel gives only to those who have asked; a longer one is multiplied by oneDNN first, which asks, once for the life of the process.
 TEXT = "Is anybody there who can answer?"
+# Before all users, whose requests bear -10 or more: one token delays nobody, and a server that works off a queue is not one that hangs.
+PRIORITY = -11
 # What each kind of model answers: generation, and pooling (embeddings and the like).
 QUESTIONS = (
     ("/v1/completions", {"prompt": TEXT, "max_tokens": 1, "temperature": 0}),
     ("/v1/embeddings", {"input": TEXT}),
     ("/pooling", {"input": TEXT}),
 )
+
+RUNNING = ("vllm:num_requests_running", "vllm:num_requests_waiting")
+# What only the engine's own reports change.
+REPORTED = re.compile(
+    r"vllm:(num_requests_running|num_requests_waiting|kv_cache_usage_perc|prompt_tokens_total|generation_tokens_total"
+    r"|num_preemptions_total|request_success_total|iteration_tokens_total_count)$"
+)
+SAMPLE = re.compile(r"^([\w:]+)(\{.*\})? (\S+)$", re.MULTILINE)
 
 
 class StartingError(Exception):
@@ -79,7 +95,7 @@ class Server:
             raw = socket.create_connection((self.address, self.port), timeout)
             connection.sock = self.context.wrap_socket(raw, server_hostname=self.name) if self.context else raw
             payload = json.dumps(body) if body is not None else None
-            connection.request(method, path, body=payload, headers={"Content-Type": "application/json"})
+            connection.request(method, path, body=payload, headers={"Content-Type": "application/json", "X-Vllm-Priority": str(PRIORITY)})
             response = connection.getresponse()
             text = response.read()
         except http.client.HTTPException as error:
@@ -92,17 +108,61 @@ class Server:
             return response.status, text.decode(errors="replace")
 
 
-def listening_inodes(address: str, port: int, tables: tuple[Path, ...] = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))) -> set[str]:
+@dataclass(frozen=True)
+class Report:
+    """What an engine last said of itself.
+
+    Attributes:
+        values: Each value by its name and labels.
+        requests: How many run or wait.
+    """
+
+    values: dict[str, str]
+    requests: int
+
+
+def read_report(text: str) -> Report:
+    """Read what the engine has reported out of the server's metrics, in Prometheus' text format."""
+    values = {name + labels: value for name, labels, value in SAMPLE.findall(text) if REPORTED.match(name)}
+    return Report(values, sum(int(float(value)) for name, value in values.items() if name.partition("{")[0] in RUNNING))
+
+
+def environment_of(model: str, run: Path = Path("/run/vllm")) -> dict[str, str]:
+    """Read the environment that a running instance was started with."""
+    text = (run / model / f"{model}.env").read_text()
+    return {name: value.strip('"') for name, value in re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE)}
+
+
+def client_context(directory: Path) -> ssl.SSLContext:
+    """Make the TLS of a client out of a directory with ``ca.crt``, ``host.crt`` and ``host.key``."""
+    context = ssl.create_default_context(cafile=directory / "ca.crt")
+    context.load_cert_chain(directory / "host.crt", directory / "host.key")
+    return context
+
+
+def listening_inodes(address: str, port: int, tables: tuple[Path, ...] = TABLES) -> set[str]:
     """Find the sockets that listen on a port of this host, on this address or on all."""
     wanted = {_as_in_table(address), "0" * 8, "0" * 32}
-    inodes = set()
+    found = set()
+    for fields in _sockets(tables):
+        local, dummy, local_port = fields[1].partition(":")
+        if fields[3] == LISTENING and int(local_port, 16) == port and local in wanted:
+            found.add(fields[9])
+    return found
+
+
+def connected_inodes(address: str, tables: tuple[Path, ...] = TABLES) -> set[str]:
+    """Find the sockets that have a connection with another host."""
+    # A socket of both families shows an IPv4 address as an IPv6 one.
+    wanted = {_as_in_table(address)} | ({_as_in_table(f"::ffff:{address}")} if ip_address(address).version == IPV4 else set())
+    return {fields[9] for fields in _sockets(tables) if fields[3] == ESTABLISHED and fields[2].partition(":")[0] in wanted}
+
+
+def _sockets(tables: tuple[Path, ...]) -> Iterator[list[str]]:
+    """Give the fields of each line of the kernel's tables of sockets: local and other address, state and inode are the fields 1, 2, 3 and 9."""
     for table in tables:
         for line in table.read_text().splitlines()[1:] if table.exists() else ():
-            fields = line.split()
-            local, dummy, local_port = fields[1].partition(":")
-            if fields[3] == LISTENING and int(local_port, 16) == port and local in wanted:
-                inodes.add(fields[9])
-    return inodes
+            yield line.split()
 
 
 def _as_in_table(address: str) -> str:
@@ -135,8 +195,13 @@ def _control_group(process: Path) -> str:
 
 def unit_listens(address: str, port: int, proc: Path = Path("/proc")) -> bool:
     """Tell whether a process of this unit listens there."""
-    sockets = {f"socket:[{inode}]" for inode in listening_inodes(address, port)}
-    for process in processes_of_unit(proc) if sockets else ():
+    return any_holds(processes_of_unit(proc), listening_inodes(address, port))
+
+
+def any_holds(processes: Iterable[Path], inodes: set[str]) -> bool:
+    """Tell whether any of these processes (in ``/proc``) has any of these sockets."""
+    sockets = {f"socket:[{inode}]" for inode in inodes}
+    for process in processes if sockets else ():
         try:
             if any(str(link.readlink()) in sockets for link in (process / "fd").iterdir()):
                 return True
@@ -213,6 +278,40 @@ def wait(server: Server, model: str, warm_up_s: float, canaries: int, main_proce
     raise HopelessError("its server has ended")
 
 
+def wait_idle(server: Server, timeout: float) -> str:
+    """Wait until no request runs or waits any more.
+
+    Raises:
+        HopelessError: If some still do when the time, in seconds, is over.
+    """
+    end = time.monotonic() + timeout
+    while True:
+        try:
+            status, text = server.ask("GET", "/metrics", None, timeout=10)
+        except OSError as error:
+            return f"nobody answers any more: {error}"
+        requests = read_report(str(text)).requests if status == http.client.OK else -1
+        if not requests:
+            return "no request runs"
+        if time.monotonic() > end:
+            raise HopelessError(f"after {timeout:.0f} s, {requests} requests still run or wait")
+        time.sleep(POLL_S)
+
+
+def wait_joined(leader: str, main_process: Path) -> str:
+    """Wait until a process of this unit has a connection with the host that leads the instance.
+
+    Raises:
+        HopelessError: If its server has ended.
+    """
+    started = time.monotonic()
+    while main_process.exists():
+        if any_holds(processes_of_unit(), connected_inodes(leader)):
+            return f"it has joined {leader} after {time.monotonic() - started:.0f} s"
+        time.sleep(POLL_S)
+    raise HopelessError("its server has ended")
+
+
 def main(arguments: list[str]) -> int:
     """Read the arguments, wait.
 
@@ -221,21 +320,28 @@ def main(arguments: list[str]) -> int:
     """
     parser = argparse.ArgumentParser(description="Wait until a vLLM instance really answers.")
     parser.add_argument("--address", required=True)
-    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--port", type=int, default=0, help="its port; if it is not given, that of the instance that runs")
     parser.add_argument("--name", required=True, help="name that the certificate is verified against")
     parser.add_argument("--model", required=True)
     parser.add_argument("--tls", type=Path, help="directory with ca.crt, host.crt and host.key; plain HTTP without it")
     parser.add_argument("--warm-up", type=float, default=120.0, help="longest wait for the canary, in seconds")
     parser.add_argument("--once", action="store_true", help="ask once, from anywhere on this host, instead of waiting")
     parser.add_argument("--canaries", type=int, default=3, help="canaries that may fail")
+    parser.add_argument("--idle", type=float, metavar="SECONDS", help="wait until no request runs any more, instead")
+    parser.add_argument("--leader", default="", help="address of the host that answers for an instance over several, if it is not this one")
     options = parser.parse_args(arguments)
-    context = None
-    if options.tls:
-        context = ssl.create_default_context(cafile=options.tls / "ca.crt")
-        context.load_cert_chain(options.tls / "host.crt", options.tls / "host.key")
-    server = Server(options.address, options.port, options.name, context)
     try:
-        if options.once:
+        port = options.port or int(environment_of(options.model)["SOVEREIGN_PORT"])
+    except (OSError, KeyError) as error:
+        print(f"{options.model} does not run: {error}", flush=True)
+        return 0 if options.idle else 1
+    server = Server(options.address, port, options.name, client_context(options.tls) if options.tls else None)
+    try:
+        if options.idle:
+            seen = wait_idle(server, options.idle)
+        elif options.leader:
+            seen = wait_joined(options.leader, Path("/proc") / os.environ["MAINPID"])
+        elif options.once:
             seen = check(server, options.model, options.warm_up)
         else:
             seen = wait(server, options.model, options.warm_up, options.canaries, Path("/proc") / os.environ["MAINPID"])

@@ -170,6 +170,9 @@ def test_model_keys_reach_the_instance() -> None:
         "port": 8200,
         "source": "/srv/models/tiny",
         "tensor_parallel": 1,
+        "pipeline_parallel": 1,
+        "rank": 0,
+        "nodes": [contract().sites["edge"]["members"]["vllm"][0]],
         "gpus": [],
         "quantization": "awq",
         "dtype": "float16",
@@ -177,6 +180,24 @@ def test_model_keys_reach_the_instance() -> None:
         "manifest_sha256": "0a" * 32,
         "extra_args": {"kv-cache-dtype": "fp8", "seed": 7},
     }
+
+
+def test_an_instance_over_several_hosts_has_one_that_answers_and_a_share_of_the_gpus_on_each() -> None:
+    found = contract(
+        (
+            "      hq-gpu1: {address: 198.18.1.31, groups: [vllm]}",
+            "\n".join(f"      hq-gpu{n}: {{address: 198.18.1.3{n}, gpus: 4, groups: [vllm]}}" for n in (1, 2, 3, 4)),
+        ),
+        ("tensor_parallel: 2, hosts: [hq-gpu1]", "tensor_parallel: 2, pipeline_parallel: 2, nodes: 2, hosts: [hq-gpu1, hq-gpu2, hq-gpu3, hq-gpu4]"),
+    )
+    model = "risk-scoring"
+    assert [server["name"] for server in found.sites["hq"]["models"][model]["servers"]] == ["hq-gpu1", "hq-gpu3"]
+    parts = {
+        host: next(part for part in found.nodes[host]["models"] if part["name"] == model) for host in ("hq-gpu1", "hq-gpu2", "hq-gpu3", "hq-gpu4")
+    }
+    assert [part["rank"] for part in parts.values()] == [0, 1, 0, 1]
+    assert [[node["name"] for node in part["nodes"]] for part in parts.values()] == [["hq-gpu1", "hq-gpu2"]] * 2 + [["hq-gpu3", "hq-gpu4"]] * 2
+    assert all(part["gpus"] == [0, 1] for part in parts.values())
 
 
 def test_site_knobs() -> None:
@@ -201,8 +222,20 @@ def test_a_restricted_site_reaches_its_own_networks_by_default() -> None:
 
 
 def test_tiers_are_added_to_the_defaults_or_replace_them() -> None:
-    found = contract(("name: lab\n", "name: lab\ntiers: {vip: {rate: 1, burst: 2}, night: {rate: 3, burst: 4}}\n"))
-    assert found.cluster["tiers"] == {"vip": {"rate": 1, "burst": 2}, "standard": {"rate": 10, "burst": 20}, "night": {"rate": 3, "burst": 4}}
+    found = contract(
+        ("name: lab\n", "name: lab\ntiers: {vip: {rate: 1, burst: 2}, night: {rate: 3, burst: 4}, batch: {rate: 5, burst: 6, priority: 9}}\n")
+    )
+    assert found.cluster["tiers"] == {
+        "vip": {"rate": 1, "burst": 2, "priority": 0},
+        "standard": {"rate": 10, "burst": 20, "priority": 5},
+        "night": {"rate": 3, "burst": 4, "priority": 5},
+        "batch": {"rate": 5, "burst": 6, "priority": 9},
+    }
+
+
+def test_any_tier_can_be_put_in_its_place() -> None:
+    found = contract(("name: lab\n", "name: lab\ntiers: {vip: {rate: 1, burst: 2, priority: 3}, standard: {rate: 1, burst: 2, priority: 0}}\n"))
+    assert {name: tier["priority"] for name, tier in found.cluster["tiers"].items()} == {"vip": 3, "standard": 0}
 
 
 def test_one_site_needs_no_vpn() -> None:

@@ -1,0 +1,154 @@
+"""What becomes of requests while instances hang, are restarted, come, move and go. Run after the other tests: it ends with other models."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from edited import run_with
+from gateway_load import Load, ask
+
+READY_S = 300
+OUT_OF_ROTATION_S = 30
+RESTART_MODELS = "../../playbooks/ops/restart_models.yml"
+DOUBLE = "double: {classification: restricted, source: /srv/models/tiny, tensor_parallel: 2, max_model_len: 1024, hosts: [gpu]}"
+QUANTISED = """awq: {classification: public, source: /srv/models/tiny-awq, quantization: awq, tensor_parallel: 2, max_model_len: 1024, hosts: [gpu]}
+  gptq: {classification: public, source: /srv/models/tiny-gptq, max_model_len: 1024, hosts: [gpu2]}
+  w8a8: {classification: public, source: /srv/models/tiny-w8a8, max_model_len: 1024, hosts: [gpu2]}"""
+SPREAD = """wide: {classification: restricted, source: /srv/models/tiny, tensor_parallel: 2, nodes: 2, max_model_len: 1024, hosts: [gpu, gpu2]}
+  w8a8: {classification: public, source: /srv/models/tiny-w8a8, max_model_len: 1024, hosts: [gpu]}"""
+CLIENT = "models: [double, single]"
+# Where each runs, and what vLLM says of how it multiplies.
+KERNELS = {
+    "awq": ("gpu", "Using CPUWNA16LinearKernel for AutoAWQMarlinLinearMethod"),
+    "gptq": ("gpu2", "Using CPUWNA16LinearKernel for AutoGPTQLinearMethod"),
+    "w8a8": ("gpu2", "Selected CPUInt8ScaledMMLinearKernel for CompressedTensorsW8A8Int8"),
+}
+WORDS = re.compile(r"( [a-z]+)+")
+
+
+def show(on: Any, host: str, model: str, name: str) -> str:
+    value: str = on(host).check_output(f"systemctl show --property={name} --value vllm@{model}.service")
+    return value
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> float:
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < seconds, "it did not happen in time"
+        time.sleep(0.5)
+    return time.monotonic() - began
+
+
+def processes(on: Any, host: str, model: str, title: str) -> list[str]:
+    """Processes of an instance by their title."""
+    group = show(on, host, model, "ControlGroup")
+    listed: str = on(host).check_output(f"grep -l -e ':{group}$' /proc/[0-9]*/cgroup | cut -d/ -f3 | xargs ps -o pid=,args= -p")
+    return [line.split()[0] for line in listed.splitlines() if title in line]
+
+
+def in_rotation(on: Any, model: str, server: str) -> bool:
+    """Whether the gateway gives a server requests."""
+    statistics = on("gateway").check_output("curl --silent 'http://127.0.0.1:8405/;csv'")
+    (row,) = re.findall(rf"^model_{model},{server},.*$", statistics, re.MULTILINE)
+    return row.split(",")[17].startswith("UP")
+
+
+def test_two_instances_are_restarted_one_after_the_other_and_nobody_notices(on: Any, tmp_path: Path) -> None:
+    before = {host: show(on, host, "single", "MainPID") for host in ("gpu", "gpu2")}
+    with Load("single", clients=4) as load:
+        run = run_with(tmp_path, {}, "--extra-vars", '{"models": ["single"]}', playbook=RESTART_MODELS)
+    assert run.returncode == 0, run.stdout
+    assert all(show(on, host, "single", "MainPID") != process for host, process in before.items())
+    print(f"restart of two instances: {len(load.answers)} requests, {len(load.failed)} failed")
+    assert len(load.answers) > 40
+    assert not load.failed
+
+
+def test_an_instance_that_hangs_with_requests_in_flight_is_out_of_rotation_and_comes_back(on: Any) -> None:
+    wait_until(lambda: in_rotation(on, "single", "gpu2"), READY_S)
+    process, restarts = show(on, "gpu2", "single", "MainPID"), int(show(on, "gpu2", "single", "NRestarts"))
+    (worker,) = processes(on, "gpu2", "single", "VLLM::Worker")
+    with Load("single", clients=4, tokens=200, pause=0.1, timeout=120) as load:
+        wait_until(lambda: len(load.answers) > 6, 60)
+        began = time.monotonic()
+        on("gpu2").run_expect([0], f"kill -STOP {worker}")
+        seconds = wait_until(lambda: not in_rotation(on, "single", "gpu2"), OUT_OF_ROTATION_S)
+        out = time.monotonic()
+        time.sleep(5)
+    back = wait_until(lambda: in_rotation(on, "single", "gpu2"), READY_S)
+    print(f"hung with requests in flight: out of rotation after {seconds:.1f} s, back {back:.0f} s later; {len(load.answers)} requests")
+    assert show(on, "gpu2", "single", "MainPID") != process
+    assert int(show(on, "gpu2", "single", "NRestarts")) == restarts + 1
+    journal = on("gpu2").check_output("journalctl --unit=vllm-watchdog --no-pager --output=cat")
+    assert re.search(
+        rf"single is restarted: nothing has changed for 1\d s while \d+ requests run or wait. .*{worker} VLLM::Worker: T \(stopped\)", journal
+    )
+    # Those that were in flight there are lost; nobody else is.
+    assert all(answer.began < out and answer.ended > began for answer in load.failed)
+    assert len(load.failed) <= 2 * load.clients
+    assert int(show(on, "gpu", "single", "NRestarts")) == 0
+
+
+def test_an_idle_instance_that_hangs_is_found_and_spoilt_files_are_not_served(on: Any, tmp_path: Path) -> None:
+    gpu = on("gpu")
+    files = gpu.check_output("sed --quiet 's/^SOVEREIGN_FILES=\"\\(.*\\)\"$/\\1/p' /etc/vllm/double.env")
+    gpu.run_expect([0], f"printf x | dd of={files}/model.safetensors bs=1 seek=1000000 conv=notrunc")
+    (engine,) = processes(on, "gpu", "double", "VLLM::EngineCore")
+    gpu.run_expect([0], f"kill -STOP {engine}")
+    seconds = wait_until(lambda: show(on, "gpu", "double", "ActiveState") != "active", 60)
+    print(f"hung while idle: killed after {seconds:.0f} s")
+    assert "double is restarted: idle, it does not answer a question" in gpu.check_output("journalctl --unit=vllm-watchdog --no-pager --output=cat")
+    wait_until(lambda: "model.safetensors is not what the manifest says" in gpu.check_output("journalctl --unit=vllm@double --no-pager"), 30)
+    assert ask("double").status == 503
+    run = run_with(tmp_path, {}, "--limit=gpu", "--tags=vllm", "--skip-tags=vllm_install")
+    assert run.returncode == 0, run.stdout
+    assert "was not what its manifest says; it is made anew" in " ".join(run.stderr.split())
+    wait_until(lambda: in_rotation(on, "double", "gpu"), 30)
+    assert ask("double").whole
+
+
+def test_models_come_and_go_by_an_edit_and_a_rerun(on: Any, tmp_path: Path) -> None:
+    process = show(on, "gpu", "single", "MainPID")
+    edits = {DOUBLE: QUANTISED, CLIENT: "models: [awq, gptq, w8a8, single]"}
+    with Load("single") as load:
+        run = run_with(tmp_path, edits, "--skip-tags=vllm_install")
+    assert run.returncode == 0, run.stdout
+    assert not load.failed
+    assert ask("double").status == 404
+    assert show(on, "gpu", "double", "ActiveState") == "inactive"
+    for model, (host, kernel) in KERNELS.items():
+        answer = ask(model, max_tokens=8, temperature=0)
+        assert answer.whole, answer
+        # Weights that were unpacked wrongly give no words.
+        assert WORDS.fullmatch(json.loads(answer.text)["choices"][0]["text"]), answer.text
+        assert kernel in on(host).check_output(f"journalctl --unit=vllm@{model} --no-pager")
+    assert show(on, "gpu", "single", "MainPID") == process
+
+
+def test_a_model_over_two_hosts_answers_and_another_moves_without_being_missed(on: Any, tmp_path: Path) -> None:
+    edits = {DOUBLE: SPREAD, CLIENT: "models: [wide, w8a8, single]"}
+    with Load("w8a8") as load:
+        run = run_with(tmp_path, edits, "--skip-tags=vllm_install")
+    assert run.returncode == 0, run.stdout
+    assert load.answers
+    assert not load.failed
+    assert show(on, "gpu2", "w8a8", "ActiveState") == "inactive"
+    answer = ask("wide", max_tokens=8)
+    assert answer.whole, answer
+    assert [len(processes(on, host, "wide", "VLLM::Worker_TP")) for host in ("gpu", "gpu2")] == [1, 1]
+    again = run_with(tmp_path, edits, "--skip-tags=vllm_install")
+    assert re.search(r"^gpu\s.*changed=0 ", again.stdout, flags=re.MULTILINE), again.stdout
+    assert re.search(r"^gpu2\s.*changed=0 ", again.stdout, flags=re.MULTILINE), again.stdout
+
+
+def test_a_model_over_two_hosts_that_loses_one_of_them_comes_back(on: Any) -> None:
+    leader = show(on, "gpu", "wide", "MainPID")
+    on("gpu2").run_expect([0], "systemctl kill --signal=SIGKILL vllm@wide")
+    wait_until(lambda: show(on, "gpu", "wide", "MainPID") != leader, 60)
+    wait_until(lambda: in_rotation(on, "wide", "gpu"), READY_S)
+    assert ask("wide").whole

@@ -1,0 +1,44 @@
+"""What a model server gains by working on many requests at once, measured by the playbook that operators have for it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from lab.testing import PROJECT
+from tests.lab.conftest import execute
+
+# Continuous batching is why a model needs a server at all; below this, something holds it up.
+LEAST_GAIN = 3
+
+
+def bench(report: Path, **variables: object) -> subprocess.CompletedProcess[str]:
+    """Run the benchmark on the on-premises model host."""
+    # Answers longer than prompts, and short enough for two cores that the whole lab shares.
+    given = {"bench_requests": 3, "bench_input_tokens": 32, "bench_output_tokens": 128, "bench_report": str(report), **variables}
+    command = ["ansible-playbook", "-i", str(PROJECT / "inventories/lab"), "playbooks/ops/bench_models.yml", "--limit=hq-gpu1"]
+    return subprocess.run([*command, f"--extra-vars={json.dumps(given)}"], cwd=PROJECT, capture_output=True, text=True, check=False, timeout=300)
+
+
+def test_sixteen_at_a_time_get_three_times_the_tokens_of_one(tmp_path: Path) -> None:
+    run = bench(tmp_path / "bench.json", model="assistant", bench_concurrency=[1, 16])
+    assert run.returncode == 0, run.stdout[-4000:] + run.stderr
+    report: dict[str, Any] = json.loads((tmp_path / "bench.json").read_text())
+    one, sixteen = report["rows"]
+    for row in (one, sixteen):
+        print({key: row[key] for key in ("host", "concurrency", "tokens_per_s", "gain", "ttft_p50_ms", "ttft_p99_ms", "itl_p50_ms", "e2e_p99_ms")})
+    assert report["ok"] is True
+    assert (one["concurrency"], one["requests"], sixteen["concurrency"], sixteen["requests"]) == (1, 3, 16, 48)
+    assert sixteen["gain"] >= LEAST_GAIN, report
+    assert f"16 at a time give {sixteen['gain']} times the tokens per second of 1." in run.stdout
+    # The way past the instance's own TLS was open for as long as it was needed.
+    assert execute("hq-gpu1", "systemctl", "is-active", "bench-assistant", check=False).stdout.strip() == "inactive"
+
+
+def test_a_model_that_there_is_not_is_refused_with_those_there_are(tmp_path: Path) -> None:
+    run = bench(tmp_path / "bench.json", model="oracle")
+    assert run.returncode != 0
+    assert "one of risk-scoring, assistant, faq" in " ".join(run.stdout.split()), run.stdout
+    assert not (tmp_path / "bench.json").exists()
