@@ -12,14 +12,15 @@ from .steps import LAB, REPO, StepError, digest, run, say
 VENV = REPO / ".venv"
 LOCK = REPO / "requirements-dev.txt"
 STAMP = VENV / ".lab-stamp"
-MODULES = LAB / "image" / "lab_modules.py"
+# Kept is what Python compiles of modules that run on the controller, and what Ansible works out in each run.
+KEEPERS = (LAB / "image" / "lab_modules.py", LAB / "substrate" / "lab_ansible.py")
 DISTRIBUTION = Path("/usr/bin/python3")
 
 
 def prepare() -> str | None:
     """Make the environment and install exactly what the lock file names."""
     base, version = _base()
-    wanted = digest(LOCK.read_text(), MODULES.read_text(), str(base), version, str(VENV))
+    wanted = digest(LOCK.read_text(), *(keeper.read_text() for keeper in KEEPERS), str(base), version, str(VENV))
     if STAMP.is_file() and STAMP.read_text() == wanted:
         return None
     if not _works(version):
@@ -32,11 +33,13 @@ def prepare() -> str | None:
     run([python(), "-m", "pip", "install", "-q", "--require-hashes", "-r", "/dev/stdin"], stdin=requirement)
     say("installing what requirements-dev.txt names")
     run([VENV / "bin" / "uv", "pip", "install", "--exact", "--require-hashes", "-r", LOCK], env=uv_environment())
-    # Of modules that run on the controller, too, what was compiled is kept.
     (packages,) = (VENV / "lib").glob("python3*/site-packages")
-    shutil.copy(MODULES, packages)
-    (packages / MODULES.with_suffix(".pth").name).write_text(f"import {MODULES.stem}\n")
-    (packages / MODULES.with_suffix(".cache").name).mkdir(exist_ok=True)
+    for keeper in KEEPERS:
+        shutil.copy(keeper, packages)
+        (packages / f"{keeper.stem}.pth").write_text(f"import {keeper.stem}\n")
+        cache = packages / f"{keeper.stem}.cache"
+        shutil.rmtree(cache, ignore_errors=True)
+        cache.mkdir()
     STAMP.write_text(wanted)
     return f"installed {LOCK.read_text().count('==')} packages"
 

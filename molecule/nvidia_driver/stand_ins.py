@@ -1,7 +1,8 @@
 """Stand-ins for what cannot be had here: GPUs on the PCI bus, and NVIDIA's packages, by the names that NVIDIA gives them.
 
 Their kernel module is a real one, though it does nothing: DKMS builds it against the headers of a kernel of the distribution. Their programs answer
-what the roles ask, and no more. Writes to /srv/nvidia and over /sys/bus/pci/devices; prints the checksum of the packages' manifest.
+what the roles ask, and no more. Writes to /srv/nvidia and over /sys/bus/pci/devices, takes apt's other sources away, and prints the checksum of the
+packages' manifest.
 """
 
 from __future__ import annotations
@@ -167,6 +168,8 @@ def main() -> None:
     options = parser.parse_args()
     bus([("0x030200", device) for device in options.gpu] + [("0x068000", device) for device in options.nvswitch])
     Path("/var/lib/metrics").mkdir(exist_ok=True)
+    # A host that reaches no repository.
+    Path("/etc/apt/sources.list").unlink(missing_ok=True)
     manifest = DIRECTORY / "SHA256SUMS"
     if not manifest.exists():
         DIRECTORY.mkdir(exist_ok=True)

@@ -81,6 +81,7 @@ class Plan:
         begin_again: Coming up with an older configuration.
         stale: Running with an older configuration.
         groups: All that are stale or blocked; those of one group change places and are restarted together.
+        in_the_way: Not declared, but holding what a blocked one needs.
         reload: Whether systemd must read its unit files again.
     """
 
@@ -91,6 +92,7 @@ class Plan:
     begin_again: tuple[str, ...] = ()
     stale: tuple[str, ...] = ()
     groups: tuple[tuple[str, ...], ...] = ()
+    in_the_way: tuple[str, ...] = ()
     reload: bool = False
 
 
@@ -195,6 +197,7 @@ class Template:
             begin_again=tuple(name for name in declared if states[name].comes_up and name in stale),
             stale=again,
             groups=_together([*again, *blocked], in_the_way),
+            in_the_way=tuple(name for name in remove if any(name in in_the_way[other] for other in blocked)),
             reload=any(state.outdated for state in states.values()),
         )
 

@@ -57,6 +57,11 @@ options:
     type: str
     choices: [removed, kept]
     default: removed
+  remove:
+    description: Instances that are removed though O(undeclared) are V(kept).
+    type: list
+    elements: str
+    default: []
   restart:
     description: Whether to restart stale instances, and to start those that waited for them.
     type: bool
@@ -84,6 +89,7 @@ restarted: {description: Instances restarted., returned: always, type: list, ele
 stale: {description: Instances that still run with older files., returned: always, type: list, elements: str}
 blocked: {description: Declared instances that do not run since others hold what they need., returned: always, type: list, elements: str}
 undeclared: {description: Instances that are not declared and were kept., returned: always, type: list, elements: str}
+in_the_way: {description: Those of them that hold what a blocked one needs., returned: always, type: list, elements: str}
 groups:
   description: Instances that are stale or blocked. Those of one group must be restarted together.
   returned: always
@@ -107,6 +113,7 @@ def main() -> None:
             "started_with": {"type": "str", "required": True},
             "claims": {"type": "list", "elements": "str", "default": []},
             "force": {"type": "list", "elements": "str", "default": []},
+            "remove": {"type": "list", "elements": "str", "default": []},
             "undeclared": {"type": "str", "choices": ["removed", "kept"], "default": "removed"},
             "restart": {"type": "bool", "default": False},
             "timeout": {"type": "int", "default": 1800},
@@ -128,8 +135,9 @@ def main() -> None:
     )
     declared, keep = parameters["instances"], parameters["undeclared"] == "kept"
     plan = template.plan(declared)
+    removed = tuple(name for name in plan.remove if not keep or name in parameters["remove"])
+    kept = [name for name in plan.remove if name not in removed]
     restarted = [name for group in plan.groups for name in group] if parameters["restart"] else []
-    removed = () if keep else plan.remove
     result: dict[str, Any] = {
         "changed": bool(removed or plan.enable or plan.start or plan.begin_again or restarted),
         "removed": list(removed),
@@ -138,12 +146,14 @@ def main() -> None:
         "restarted": [*plan.begin_again, *restarted],
         "stale": [] if restarted else list(plan.stale),
         "blocked": [] if restarted else list(plan.blocked),
-        "undeclared": list(plan.remove) if keep else [],
+        "undeclared": kept,
+        "in_the_way": [name for name in plan.in_the_way if name in kept],
         "groups": [] if restarted else [list(group) for group in plan.groups],
     }
     if not module.check_mode:
         try:
-            template.apply(plan, declared, parameters["timeout"], parameters["restart"], keep=keep)
+            template.remove(removed)
+            template.apply(plan, declared, parameters["timeout"], parameters["restart"], keep=True)
         except InstanceError as error:
             module.fail_json(msg=str(error), **result)
     module.exit_json(**result)

@@ -70,7 +70,7 @@ def test_the_manifest_itself_must_be_the_one_that_was_configured(model: Path, sh
     command = [
         sys.executable,
         "-I",
-        PROJECT / "roles/vllm/files/vllm_verify.py",
+        str(PROJECT / "roles/vllm/files/vllm_verify.py"),
         f"--directory={model}",
         f"--manifest={manifest}",
         f"--sha256={wanted}",
