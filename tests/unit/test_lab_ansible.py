@@ -41,7 +41,12 @@ def run(tmp_path: Path) -> object:
 
     def play(word: str) -> str:
         (tmp_path / COLLECTION / "module_utils/word.py").write_text(f'WORD = "{word}"\n')
-        environment = {**os.environ, "ANSIBLE_CONFIG": str(tmp_path / "ansible.cfg"), "ANSIBLE_COLLECTIONS_PATH": str(tmp_path), "ANSIBLE_NOCOLOR": "1"}
+        environment = {
+            **os.environ,
+            "ANSIBLE_CONFIG": str(tmp_path / "ansible.cfg"),
+            "ANSIBLE_COLLECTIONS_PATH": str(tmp_path),
+            "ANSIBLE_NOCOLOR": "1",
+        }
         command = [str(Path(sys.executable).with_name("ansible-playbook")), "play.yml"]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 2, done.stdout + done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from gateway_load import Load, ask
 
 READY_S = 300
 OUT_OF_ROTATION_S = 30
+# More than twice as long as an instance may stand still. For the ten minutes of an evening: OVERLOAD_SECONDS=600.
+OVERLOAD_S = float(os.environ.get("OVERLOAD_SECONDS", "35"))
 RESTART_MODELS = "../../playbooks/ops/restart_models.yml"
 DOUBLE = "double: {classification: restricted, source: /srv/models/tiny, tensor_parallel: 2, max_model_len: 1024, hosts: [gpu]}"
 QUANTISED = """awq: {classification: public, source: /srv/models/tiny-awq, quantization: awq, tensor_parallel: 2, max_model_len: 1024, hosts: [gpu]}
@@ -67,6 +70,18 @@ def test_two_instances_are_restarted_one_after_the_other_and_nobody_notices(on: 
     print(f"restart of two instances: {len(load.answers)} requests, {len(load.failed)} failed")
     assert len(load.answers) > 40
     assert not load.failed
+
+
+def test_an_instance_with_three_times_the_requests_that_it_takes_is_left_alone(on: Any) -> None:
+    process = show(on, "gpu", "double", "MainPID")
+    with Load("double", clients=48, tokens=100, pause=0.0, timeout=120) as load:
+        time.sleep(OVERLOAD_S)
+    waiting = max(answer.ended - answer.began for answer in load.answers)
+    print(f"overloaded for {OVERLOAD_S:.0f} s: {len(load.answers)} answers, the slowest after {waiting:.1f} s, {len(load.failed)} failed")
+    assert not load.failed
+    assert len(load.answers) > load.clients
+    assert show(on, "gpu", "double", "MainPID") == process
+    assert "double is restarted" not in on("gpu").check_output("journalctl --unit=vllm-watchdog --no-pager --output=cat")
 
 
 def test_an_instance_that_hangs_with_requests_in_flight_is_out_of_rotation_and_comes_back(on: Any) -> None:
