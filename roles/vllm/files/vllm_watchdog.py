@@ -57,6 +57,7 @@ LATE_S = 10.0
 # A follower makes its connections anew only by a restart; one that is closed for a moment is no reason for one.
 ALONE_S = 6.0
 
+
 @dataclass
 class Patient:
     """One instance, and what was seen of it.
