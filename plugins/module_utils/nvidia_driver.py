@@ -223,7 +223,7 @@ class Host:
         dummy, said = self.run(["dpkg-query", "--show", "--showformat=${Package}\t${Version}\t${db:Status-Abbrev}\n"])
         rows = [line.split("\t") for line in said.splitlines() if line.count("\t") == 2]
         there = [(name, version, status) for name, version, status in rows if status[1:2] not in {"n", "c"}]
-        flavours = [found[1] for name, _, status in there if status[1:2] == "i" and (found := IMAGE_PACKAGE.match(name))]
+        flavours = [found[1] for name, dummy, status in there if status[1:2] == "i" and (found := IMAGE_PACKAGE.match(name))]
         return [Package(*row) for row in there if DRIVER_PACKAGE.match(row[0])], flavours
 
     def built(self) -> list[Built]:
@@ -422,11 +422,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         draft.chmod(0o644)
         draft.replace(path)
     for line in found:
-        print(line, file=sys.stderr)
+        sys.stderr.write(f"{line}\n")
     if not found:
-        print(f"loaded: {host.loaded() or 'none'}; libraries: {host.library() or 'none'}")
+        sys.stdout.write(f"loaded: {host.loaded() or 'none'}; libraries: {host.library() or 'none'}\n")
     return 1 if found else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

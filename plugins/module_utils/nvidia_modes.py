@@ -226,14 +226,15 @@ def main(arguments: Sequence[str]) -> int:
     try:
         outcome = apply(run, Wanted(declared["ecc"], declared["mig"]))
     except ModesError as error:
-        print(error, file=sys.stderr)
+        sys.stderr.write(f"{error}\n")
         return 1
     for gpu in outcome.after:
-        print(gpu)
+        sys.stdout.write(f"{gpu}\n")
     if outcome.pending:
-        print(f"GPU {', '.join(map(str, outcome.pending))}: takes its mode up with the next reset, or the next restart of the host", file=sys.stderr)
+        waiting = ", ".join(map(str, outcome.pending))
+        sys.stderr.write(f"GPU {waiting}: takes its mode up with the next reset, or the next restart of the host\n")
     return int(bool(outcome.pending))
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    raise SystemExit(main(sys.argv[1:]))

@@ -175,7 +175,7 @@ MODEL = {
     "source": {"type": "path", "required": True},
     "max_model_len": {"type": "int"},
     "concurrent_sequences": {"type": "int"},
-    "sequence_tokens": {"type": "int"},
+    "sequence_tokens": {"type": "int", "no_log": False},
     "tensor_parallel": {"type": "int"},
     "pipeline_parallel": {"type": "int"},
     "nodes": {"type": "raw", "default": 1},

@@ -191,7 +191,7 @@ async def measure(vllm: str, instance: Instance, port: int, load: Load, concurre
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    said, _ = await process.communicate()
+    said, dummy = await process.communicate()
     result = directory / "result.json"
     if process.returncode or not result.exists():
         raise BenchmarkError(f"`vllm bench serve` ended with {process.returncode}:\n{said.decode(errors='replace')[-4000:]}")

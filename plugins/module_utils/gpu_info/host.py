@@ -60,7 +60,7 @@ class PciDevice:
 
 
 Run = Callable[[Sequence[str]], Answer]
-Find = Callable[[str], str | None]
+Find = Callable[[str], "str | None"]
 
 
 def run_command(command: Sequence[str]) -> Answer:

@@ -222,7 +222,7 @@ def matrix(text: str) -> Matrix:
 
 def kernel_address(bus_id: str) -> str:
     """Return a PCI address as the kernel writes it: ``0000:3b:00.0`` for nvidia-smi's ``00000000:3B:00.0``."""
-    domain, _, rest = bus_id.lower().partition(":")
+    domain, dummy, rest = bus_id.lower().partition(":")
     return f"{domain[-4:]}:{rest}" if rest else bus_id.lower()
 
 

@@ -106,7 +106,7 @@ def read_host(result: Mapping[str, Any], use: Sequence[int | str] = ()) -> Host:
 
 def _capability(host: str, index: int, gpu: Mapping[str, Any]) -> tuple[int, int]:
     """Read ``9.0``; PlanError where it is missing."""
-    major, _, minor = str(gpu.get("compute_capability") or "").partition(".")
+    major, dummy, minor = str(gpu.get("compute_capability") or "").partition(".")
     if not major.isdigit():
         raise PlanError(f"compute_capability of GPU {index} of {host} is {gpu.get('compute_capability')!r}; give it as '9.0'")
     return int(major), int(minor or 0)

@@ -164,7 +164,7 @@ def _placements(hosts: Sequence[Host], tensor: int, pipeline: int) -> Iterator[L
     if tensor == pipeline == 1:
         # One GPU of each kind is enough to look at, the smallest first: the larger ones are left to others.
         kinds = {(gpu.memory_mib, gpu.name, gpu.capability): gpu for host in reversed(hosts) for gpu in reversed(host.gpus)}
-        yield from (Layout(1, ((gpu,),), Link.ALONE) for _, gpu in sorted(kinds.items(), key=lambda item: item[0]))
+        yield from (Layout(1, ((gpu,),), Link.ALONE) for dummy, gpu in sorted(kinds.items(), key=lambda item: item[0]))
         return
     seen = set()
     alike = dict.fromkeys((gpu.memory_mib, gpu.name) for host in whole for gpu in sorted(host.gpus, key=lambda gpu: gpu.memory_mib))
@@ -183,7 +183,7 @@ def _place(hosts: Sequence[Host], tensor: int, pipeline: int) -> Layout | None:
     order = sorted(free, key=lambda name: (-len(free[name]), list(free).index(name)))
     stages: list[tuple[Gpu, ...]] = []
     worst = Link.ALONE
-    for _ in range(pipeline):
+    for dummy in range(pipeline):
         options = [(link, order.index(name), gpus) for name in order for link, gpus in _sets(free[name], tensor)]
         used = {stage[0].host for stage in stages}
         if not options:

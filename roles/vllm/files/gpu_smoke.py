@@ -124,7 +124,7 @@ class Topology:
 
     def uuid(self, gpu: str) -> str | None:
         """UUID of a GPU, or of a MIG device by both numbers (``0:1``); None for what it does not know."""
-        whole, _, part = gpu.partition(":")
+        whole, dummy, part = gpu.partition(":")
         found = self.of(whole)
         if not part:
             return found.get("uuid")
@@ -440,7 +440,7 @@ class Workers:
                 ready = selector.select(max(0.0, self._deadline - time.monotonic()))
                 if not ready:
                     raise HangError(self._hang())
-                for key, _ in ready:
+                for key, dummy in ready:
                     if not key.data.hear():
                         selector.unregister(key.fileobj)
                         self._expect_good_end(key.data)
@@ -751,7 +751,7 @@ def copied(torch: Torch, target: Torch, source: Torch, places: Sequence[int]) ->
 
     def rounds(count: int) -> float:
         begin = time.perf_counter()
-        for _ in range(count):
+        for dummy in range(count):
             target.copy_(source, non_blocking=True)
         for place in places:
             torch.cuda.synchronize(place)
@@ -811,7 +811,7 @@ def reduced(torch: Torch, distributed: Torch, block: Torch, count: int, device: 
 
     def rounds(number: int) -> float:
         begin = time.perf_counter()
-        for _ in range(number):
+        for dummy in range(number):
             distributed.all_reduce(block)
         if device != "cpu":
             torch.cuda.synchronize()
