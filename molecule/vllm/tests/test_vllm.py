@@ -14,7 +14,6 @@ import pytest
 import yaml
 from ansible_collections.sovereign.dify.plugins.module_utils.model_plan import checkpoint, report, vllm_log
 from gateway_load import Load
-from gateway_load import ask as through_gateway
 
 from lab.substrate.steps import CACHE
 from lab.testing import rerun
@@ -253,17 +252,16 @@ def test_what_a_model_is_split_over_was_tried_before_and_a_hang_there_is_found(o
     assert "hang" in hung.stderr
 
 
-def test_a_failed_start_cuts_no_stream_ends_the_run_early_and_heals(on: Any, ask: Any) -> None:
-    with Load("double", clients=4) as load:
+def test_a_failed_start_refuses_nobody_ends_the_run_early_and_heals(on: Any, ask: Any) -> None:
+    with Load("single", clients=4) as load:
         failed = play({"vllm_extra_args": {"no-such-argument": 1}}, skip="vllm_install,verify")
     assert failed.returncode != 0
     assert "did not come up" in failed.stdout
     assert "no-such-argument" in failed.stdout  # The end of the journal.
-    # Whoever comes later finds no server; what had begun was answered to its end.
-    assert any(answer.whole for answer in load.answers)
-    assert {answer.status for answer in load.failed} <= {503}
-    assert ask("single").stdout.endswith("200")  # Its turn had not come: it serves on.
+    # What had begun was answered to its end, and the other host takes the rest.
+    assert len(load.answers) > 10
+    assert not load.failed
+    assert ask("double").stdout.endswith("200")  # Its turn had not come: it serves on.
     healed = play(skip="vllm_install")
     assert healed.returncode == 0, healed.stdout
-    assert ask("double").stdout.endswith("200")
-    wait_until(lambda: through_gateway("double").whole, 20)
+    assert ask("single").stdout.endswith("200")
