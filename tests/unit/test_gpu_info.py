@@ -342,6 +342,16 @@ def test_nvswitches_since_blackwell_are_known_by_the_cards_that_manage_them(tmp_
     assert machine.gather().fabric_manager.needed
 
 
+def test_a_recorded_h200_is_read(tmp_path: Path) -> None:
+    machine = Host(tmp_path, "h200-1x", "580.159.04")
+    machine.add_device("0000:00:06.0")
+    info = machine.gather()
+    (gpu,) = info.gpus
+    assert (gpu.name, gpu.architecture, gpu.compute_capability, gpu.memory_mib) == ("NVIDIA H200", "Hopper", "9.0", 143771)
+    assert (gpu.ecc, gpu.mig, gpu.numa_node, gpu.virtualization) == (True, False, 0, "Pass-Through")
+    assert (info.reason, info.problems, info.nvlink_groups) == ("", (), ((0,),))
+
+
 def test_changes_that_wait_for_a_reset_and_broken_memory_are_told(tmp_path: Path) -> None:
     machine = Host(tmp_path, "h100-1x", "580.159.04")
     text = (FIXTURES / "h100-1x/q.xml").read_text()
