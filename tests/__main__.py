@@ -139,7 +139,7 @@ def scenarios() -> list[str]:
     """Names of the Molecule scenarios of single roles, the slowest first so that the workers end together."""
     names = sorted(path.parent.name for path in PROJECT.glob("molecule/*/molecule.yml"))
     slowest_first = [
-        *("dify", "object_storage", "pgbackrest", "vllm", "etcd", "model_gateway", "patroni", "pgpool", "nginx", "rabbitmq", "redis"),
+        *("dify", "vllm", "object_storage", "pgbackrest", "etcd", "model_gateway", "patroni", "pgpool", "nginx", "rabbitmq", "redis"),
         *("nvidia_driver", "service_proxy", "wireguard", "firewall", "keepalived", "pki"),
     ]
     rank = {name: position for position, name in enumerate(slowest_first)}
