@@ -8,7 +8,6 @@ unlike a handler, that also holds after a run that failed half-way.
 Some things only one instance can have at a time, such as a GPU or a port. Where what an instance shall have is still held by another, both change
 places together: all of them are stopped before any is started.
 
-
 Runs on managed hosts: the standard library only.
 """
 
@@ -210,9 +209,7 @@ class Template:
                 if "%i" in file:
                     Path(file.replace("%i", instance)).unlink(missing_ok=True)
 
-    def apply(
-        self, plan: Plan, declared: Iterable[str], timeout: float, restart: bool, together: Iterable[Iterable[str]] = (), keep: bool = False
-    ) -> None:
+    def apply(self, plan: Plan, declared: Iterable[str], timeout: float, restart: bool, together: Iterable[Iterable[str]] = ()) -> None:
         """Do what the plan says, and wait until everything declared serves.
 
         What does not run is started all at once; what runs with an older configuration, or waits for what somebody else still holds, only if a
@@ -224,13 +221,11 @@ class Template:
             timeout: Longest wait for the start, and for each restart, in seconds.
             restart: Whether to restart stale instances.
             together: Groups of instances that may be restarted at the same time, in their order.
-            keep: Whether what is not declared stays.
 
         Raises:
             InstanceError: As soon as one crashes, or after the time-out; with the last lines of its journal.
         """
-        if not keep:
-            self.remove(plan.remove)
+        self.remove(plan.remove)
         if plan.reload or plan.start or plan.enable or plan.begin_again:
             self.run(["systemctl", "daemon-reload"])
         if plan.enable:

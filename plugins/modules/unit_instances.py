@@ -97,6 +97,7 @@ groups:
   elements: list
 """
 
+from dataclasses import replace
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -152,8 +153,7 @@ def main() -> None:
     }
     if not module.check_mode:
         try:
-            template.remove(removed)
-            template.apply(plan, declared, parameters["timeout"], parameters["restart"], keep=True)
+            template.apply(replace(plan, remove=removed), declared, parameters["timeout"], parameters["restart"])
         except InstanceError as error:
             module.fail_json(msg=str(error), **result)
     module.exit_json(**result)

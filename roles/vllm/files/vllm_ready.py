@@ -173,11 +173,15 @@ def _as_in_table(address: str) -> str:
 
 def processes_of_unit(proc: Path = Path("/proc")) -> Iterator[Path]:
     """Give the processes in the same control group as this one: those of the unit."""
-    own = _control_group(proc / "self")
+    return processes_in(_control_group(proc / "self"), proc)
+
+
+def processes_in(group: str, proc: Path = Path("/proc")) -> Iterator[Path]:
+    """Give the processes of a control group, by what systemd calls it."""
     for process in proc.iterdir():
         if process.name.isdigit():
             try:
-                if _control_group(process) == own:
+                if _control_group(process) == group:
                     yield process
             except OSError:
                 continue

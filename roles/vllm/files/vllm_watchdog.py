@@ -24,7 +24,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from http.client import OK
 from pathlib import Path
@@ -43,6 +43,7 @@ from vllm_ready import (
     client_context,
     connected_inodes,
     environment_of,
+    processes_in,
     read_report,
 )
 
@@ -183,21 +184,7 @@ def active_instances() -> dict[str, str]:
     return found
 
 
-def processes_in(group: str, proc: Path = Path("/proc")) -> list[Path]:
-    """List the processes of a control group."""
-    found = []
-    for process in proc.iterdir():
-        if process.name.isdigit():
-            try:
-                groups = [line.split(":", 2) for line in (process / "cgroup").read_text().splitlines()]
-            except OSError:
-                continue
-            if any(name in {"", "name=systemd"} and path == group for dummy, name, path in groups):
-                found.append(process)
-    return found
-
-
-def describe(processes: list[Path]) -> str:
+def describe(processes: Iterable[Path]) -> str:
     """Say what each process was doing, for whoever reads the journal later."""
     said = []
     for process in processes:
