@@ -9,6 +9,7 @@ import json
 import os
 import re
 import subprocess
+import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -62,6 +63,21 @@ def rerun(
     return subprocess.run(
         [*command, *options, str(scenario / playbook)], cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=600, check=False
     )
+
+
+def docker(action: str, container: str) -> None:
+    """Kill, start, pause or unpause a host's container, or fail with what Docker says.
+
+    On a busy machine a container may start processes faster than Docker freezes them; it then takes its pause back, and can be asked again.
+    """
+    for attempt in range(5):
+        run = subprocess.run(["docker", action, container], capture_output=True, text=True, check=False)
+        if run.returncode == 0:
+            return
+        if "unable to freeze" not in run.stderr:
+            break
+        time.sleep(attempt)
+    pytest.fail(run.stderr)
 
 
 def changed(run: subprocess.CompletedProcess[str]) -> dict[str, int]:

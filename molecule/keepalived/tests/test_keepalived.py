@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from lab.testing import changed, rerun
+from lab.testing import changed, docker, rerun
 
 ADDRESS, NAME = "198.18.49.10", "ai.keepalived.test"
 HOSTS = ("one", "two")
@@ -44,8 +44,8 @@ def answers(tls: ssl.SSLContext) -> Callable[[], bool]:
     return ask
 
 
-def container(name: str, *command: str) -> None:
-    subprocess.run(["docker", *command, f"mol-keepalived-{name}"], check=True, capture_output=True)
+def container(name: str, action: str) -> None:
+    docker(action, f"mol-keepalived-{name}")
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import pytest
 from gateway_client import CLUSTER, SERVERS, chat, counters, exchange, http, inside, key_of, statuses, wait_for_servers, wait_until
 
-from lab.testing import changed, rerun
+from lab.testing import changed, docker, rerun
 
 CLIENTS = ("core-banking", "back-office", "metered", "web-chat", "kiosk")
 
@@ -295,9 +295,9 @@ def test_requests_from_the_edge_go_on_when_an_on_premises_gateway_dies_or_goes_s
     try:
         with load("edge-gw1", "198.18.25.139", "web-chat", 12) as results:
             time.sleep(1)
-            subprocess.run(["docker", end, f"{CLUSTER}-hq-gw1"], check=True, capture_output=True)
+            docker(end, f"{CLUSTER}-hq-gw1")
     finally:
-        subprocess.run(["docker", back, f"{CLUSTER}-hq-gw1"], check=True, capture_output=True)
+        docker(back, f"{CLUSTER}-hq-gw1")
     good = sorted(ended for _, ended, status in results if status == 200)
     gap = max(later - earlier for earlier, later in itertools.pairwise(good))
     failed = [row for row in results if row[2] != 200]
