@@ -1,6 +1,6 @@
 """Run the project's tests in order, show what each stage took, and end with a count: ``python -m tests [stage ...]``.
 
-A stage that fails does not hide the ones after it, except that the whole lab is not started on code that does not even lint.
+A stage that fails does not hide the others, except that none is started on code that does not even lint.
 """
 
 from __future__ import annotations
@@ -98,8 +98,12 @@ def unit() -> list[Outcome]:
     return [run("unit", ["pytest", "tests/unit", "--numprocesses", "2"])]
 
 
-def sanity() -> list[Outcome]:
-    """Ansible's own sanity tests, over a copy at the path that ansible-test insists on; and the artefact that users install."""
+def sanity(*prefix: str) -> list[Outcome]:
+    """Ansible's own sanity tests, over a copy at the path that ansible-test insists on; and the artefact that users install.
+
+    Args:
+        *prefix: Words before each command; with any, others run beside them, and what they print is shown when they have ended.
+    """
     # Outside this tree: ansible-test would ask its git which files there are, and learn that none of the copies is tracked.
     root = Path(tempfile.mkdtemp(prefix="sanity-"))
     collection = root / COLLECTION
@@ -121,11 +125,12 @@ def sanity() -> list[Outcome]:
     outcomes = [
         run(
             "sanity: ansible-test",
-            ["ansible-test", "sanity", "--venv", "--color", "no", "--python", version],
+            [*prefix, "ansible-test", "sanity", "--venv", "--color", "no", "--python", version],
             cwd=collection,
+            captured=bool(prefix),
             HOME=str(root / "home"),
         ),
-        run("sanity: artefact", ["pytest", "tests/artefact", "-q"]),
+        run("sanity: artefact", [*prefix, "pytest", "tests/artefact", "-q"], captured=bool(prefix)),
     ]
     shutil.rmtree(root)
     return outcomes
@@ -133,6 +138,10 @@ def sanity() -> list[Outcome]:
 
 NEED_MORE_THAN_HOSTS = {"dify": "archives", "vllm": "vllm"}
 """Scenarios that run what takes minutes to prepare on a fresh machine, and which part of the substrate that is."""
+
+
+SHORT = 8
+"""How many of the shortest scenarios take, two at a time, as long as the lab takes to come up."""
 
 
 def scenarios() -> list[str]:
@@ -146,11 +155,14 @@ def scenarios() -> list[str]:
     return sorted((name for name in names if name != "lab"), key=lambda name: rank.get(name, len(rank)))
 
 
-def molecule() -> list[Outcome]:
+def molecule(beside: Callable[[], object] = list) -> list[Outcome]:
     """All Molecule scenarios of single roles, each in networks and with addresses of its own.
 
     Three at a time: each waits for its services as long as it computes. They kill, freeze and time things beside each other on two cores: tests that
     fail are run once more, and the summary says so. What has passed as it is, is not run (``tests/remembered.py``), and the summary says when it has.
+
+    Args:
+        beside: What else there is to do meanwhile, from when only the shortest scenarios are left.
     """
     logs = CACHE / "molecule"
     logs.mkdir(parents=True, exist_ok=True)
@@ -199,19 +211,39 @@ def molecule() -> list[Outcome]:
             passed.note(name, before)
         return outcome
 
+    names = scenarios()
     with ThreadPoolExecutor(max_workers=int(os.environ.get("MOLECULE_WORKERS", "3"))) as pool:
-        outcomes = list(pool.map(scenario, scenarios()))
+        long = [pool.submit(scenario, name) for name in names[:-SHORT]]
+        also = pool.submit(beside)
+        short = [pool.submit(scenario, name) for name in names[-SHORT:]]
+        outcomes = [job.result() for job in [*long, *short]]
+        also.result()
     return [*([prepared.archives.result()] if prepared else []), *outcomes]
 
 
-def lab() -> list[Outcome]:
-    """The whole lab: up, converged a second time without a change, tested end to end, down again."""
+def lab_up(beside: bool = False) -> list[Outcome]:
+    """Bring the lab up: containers, check mode on fresh hosts, and all roles.
+
+    Args:
+        beside: Whether others run beside this, so that what it prints is shown when it has ended.
+    """
     subprocess.run([sys.executable, "-m", "lab", "down"], cwd=PROJECT, check=False, capture_output=True)  # what an interrupted run left behind
     outcomes = [prepared.vllm.result()] if prepared else []
-    outcomes.append(run("lab: containers", ["molecule", "create", "--scenario-name", "lab"], MOLECULE_COMMAND_BORDERS="0"))
+    containers = ["molecule", "create", "--scenario-name", "lab"]
+    outcomes.append(run("lab: containers", containers, captured=beside, MOLECULE_COMMAND_BORDERS="0"))
     check = ["ansible-playbook", "-i", "inventories/lab", "playbooks/site.yml", "--check", "--diff", ONE_OF_EACH_LIMIT]
-    outcomes.append(run("lab: check mode on fresh hosts", check))
-    outcomes.append(run("lab: up", [sys.executable, "-m", "lab", "up"]))
+    outcomes.append(run("lab: check mode on fresh hosts", check, captured=beside))
+    outcomes.append(run("lab: up", [sys.executable, "-m", "lab", "up"], captured=beside))
+    return outcomes
+
+
+def lab(outcomes: list[Outcome] | None = None) -> list[Outcome]:
+    """Test the whole lab end to end, and take it down.
+
+    Args:
+        outcomes: How it was brought up, if it was already; the last one says whether it is.
+    """
+    outcomes = outcomes or lab_up()
     if outcomes[-1].passed:
         end_to_end = ["pytest", "tests/lab", "-v", "--durations=10"]
         outcome = run("lab: end to end", end_to_end)
@@ -269,6 +301,23 @@ STAGES: dict[str, Callable[[], list[Outcome]]] = {
 }
 
 
+def everything() -> list[Outcome]:
+    """Run all stages: Ansible's sanity tests, which measure no time, in what hosts that wait for each other leave of it."""
+    global prepared
+    prepared = Substrate()
+    outcomes = lint()
+    if not all(outcome.passed for outcome in outcomes):
+        return outcomes
+    outcomes += unit()
+    with ThreadPoolExecutor(1) as pool:
+        patient = pool.submit(sanity, "nice", "-n", "19")
+        outcomes += substrate()
+        brought_up: list[Outcome] = []
+        outcomes += molecule(lambda: brought_up.extend(lab_up(beside=True)))
+        outcomes += lab(brought_up)
+        return outcomes + patient.result()
+
+
 def main() -> int:
     """Run the wanted stages and print the summary."""
     parser = argparse.ArgumentParser(prog="python -m tests", description=__doc__)
@@ -277,14 +326,7 @@ def main() -> int:
     unknown = set(wanted) - set(STAGES)
     if unknown:
         parser.error(f"no such stage: {', '.join(sorted(unknown))}")
-    outcomes: list[Outcome] = []
-    global prepared
-    prepared = None if wanted else Substrate()
-    for name, stage in STAGES.items():
-        if not wanted or name in wanted:
-            outcomes += stage()
-            if name == "lint" and not wanted and not all(outcome.passed for outcome in outcomes):
-                break
+    outcomes = [outcome for name, stage in STAGES.items() if name in wanted for outcome in stage()] if wanted else everything()
     print("\n::: Summary")
     for outcome in outcomes:
         print(f"{'passed' if outcome.passed else 'FAILED':7} {outcome.seconds:7.0f} s  {outcome.name}")

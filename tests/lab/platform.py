@@ -222,6 +222,8 @@ class Console:
             execute(host, "sh", "-c", "cat > /run/slow_model.py", stdin=STUB)
             execute(host, "systemctl", "stop", "slow_model", check=False)
             execute(host, "systemd-run", "--quiet", "--collect", "--unit=slow_model", "python3", "/run/slow_model.py", str(STUB_PORT))
+            listens = f"ss --no-header --listening --tcp --numeric 'sport = :{STUB_PORT}' | grep -q ."
+            wait_until(lambda: execute(host, "sh", "-c", listens, check=False).returncode == 0, f"the models of {host} listen", 30)  # noqa: B023
         path = f"workspaces/current/model-providers/{PROVIDER}/models/credentials"
         given = {"endpoint_url": f"http://127.0.0.1:{STUB_PORT}/v1", "api_key": "none", "mode": "chat", "context_size": "4096"}
         for model in PACES:

@@ -39,17 +39,25 @@ def vllm_port(model: str) -> int:
     return next(int(m["port"]) for variables in host_variables().values() for m in variables["node"].get("models", []) if m["name"] == model)
 
 
-def tcp(host: str, address: str, port: int) -> str:
-    """Try a TCP connection from inside a host: ``open``, or the error's name."""
+def tcp(host: str, address: str, *ports: int) -> dict[int, str]:
+    """Try TCP connections from inside a host, all at the same time: ``open``, or the error's name, by port."""
     program = f"""
 import json, socket
-try:
-    socket.create_connection(({address!r}, {port}), timeout=4).close()
-    print(json.dumps("open"))
-except OSError as error:
-    print(json.dumps(type(error).__name__))
+from concurrent.futures import ThreadPoolExecutor
+def attempt(port):
+    try:
+        socket.create_connection(({address!r}, port), timeout=4).close()
+        return "open"
+    except OSError as error:
+        return type(error).__name__
+print(json.dumps(list(ThreadPoolExecutor(16).map(attempt, {ports!r}))))
 """
-    return str(python(host, program))
+    return dict(zip(ports, python(host, program), strict=True))
+
+
+def is_open(host: str, address: str, port: int) -> bool:
+    """Tell whether a TCP connection can be made from inside a host."""
+    return tcp(host, address, port)[port] == "open"
 
 
 @pytest.mark.parametrize(("model", "allowed"), [("assistant", True), ("risk-scoring", False)])
@@ -115,14 +123,14 @@ def test_by_duplicate_json_keys(curl: Curl, entry: Entry, trick: str, where: str
 
 def test_by_tcp_to_vllms_port() -> None:
     address, port = host_variables()["hq-gpu1"]["node"]["address"], vllm_port("risk-scoring")
-    assert tcp("hq-gw1", address, port) == "open"
-    assert tcp("hq-client1", address, port) != "open"
-    assert tcp("edge-gw1", address, port) != "open"
+    assert is_open("hq-gw1", address, port)
+    assert not is_open("hq-client1", address, port)
+    assert not is_open("edge-gw1", address, port)
     # Even with a route of the attacker's making: through the VPN, and through the gateway's public side.
     for route in (["dev", "wg0"], ["via", host_variables()["hq-gw1"]["node"]["wan_address"]]):
         execute("edge-gw1", "ip", "route", "replace", f"{address}/32", *route)
         try:
-            assert tcp("edge-gw1", address, port) != "open", route
+            assert not is_open("edge-gw1", address, port), route
         finally:
             execute("edge-gw1", "ip", "route", "del", f"{address}/32")
 
@@ -133,28 +141,25 @@ def test_over_ipv6(curl: Curl, entry: Entry) -> None:
         return str(next(a["local"] for link in listed for a in link["addr_info"] if a["local"].startswith(prefix)))
 
     gpu = ipv6("hq-gpu1", "fd00:198:18:1:")
-    assert tcp("hq-client1", ipv6("hq-gw1", "fd00:198:18:1:"), 443) == "open"
+    assert is_open("hq-client1", ipv6("hq-gw1", "fd00:198:18:1:"), 443)
     for host in ("hq-client1", "hq-gw1"):
-        assert tcp(host, gpu, vllm_port("risk-scoring")) != "open"
+        assert not is_open(host, gpu, vllm_port("risk-scoring"))
     url, _ = entry("edge-gw1")
     name = url.removeprefix("https://")
     arguments = ["--cacert", CA, "--resolve", f"{name}:443:[{ipv6('edge-gw1', 'fd00:198:18:9:')}]"]
     for model, expected in (("faq", 200), ("risk-scoring", 404)):
         status, body = post(curl, "wan-client1", f"{url}/v1/chat/completions", chat(model), api_key("web-chat"), *arguments)
         assert status == expected, body
-    for port in (8443, 8444, vllm_port("faq")):
-        assert tcp("wan-client1", ipv6("edge-gw1", "fd00:198:18:9:"), port) != "open"
+    assert "open" not in tcp("wan-client1", ipv6("edge-gw1", "fd00:198:18:9:"), 8443, 8444, vllm_port("faq")).values()
 
 
 def test_only_the_gateways_port_is_open_in_the_vpn() -> None:
     address = host_variables()["hq-gw1"]["node"]["vpn_address"]
-    assert tcp("edge-gw1", address, 8444) == "open"
-    for port in (443, 8443, 8405, 9100, vllm_port("risk-scoring")):
-        assert tcp("edge-gw1", address, port) != "open", port
+    tried = tcp("edge-gw1", address, 8444, 443, 8443, 8405, 9100, vllm_port("risk-scoring"))
+    assert [port for port, result in tried.items() if result == "open"] == [8444]
 
 
 def test_by_any_outside_address_of_the_on_premises_gateway() -> None:
     address = host_variables()["hq-gw1"]["node"]["wan_address"]
-    assert tcp("hq-client1", host_variables()["hq-gw1"]["node"]["address"], 443) == "open"
-    for port in (443, 8443, 8444):
-        assert tcp("wan-client1", address, port) != "open", port
+    assert is_open("hq-client1", host_variables()["hq-gw1"]["node"]["address"], 443)
+    assert "open" not in tcp("wan-client1", address, 443, 8443, 8444).values()
