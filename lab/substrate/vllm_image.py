@@ -20,7 +20,7 @@ CLASS = "LlamaForCausalLM"
 QUICKEN = f"""
 set -eu
 packages=$(echo /opt/vllm/current/lib/python3*/site-packages)
-# Each of vLLM's workers asks for work without a pause for a second after the last. Where several of them share two cores, that is most of what they do.
+# Each of vLLM's workers asks for work without a pause for a second after the last: most of what they do, where several of them share two cores.
 waits=$packages/vllm/distributed/device_communicators/shm_broadcast.py
 grep -q 'busy_loop_s: float = 1,' $waits
 sed -i 's/busy_loop_s: float = 1,/busy_loop_s: float = 0.01,/' $waits
