@@ -37,6 +37,8 @@ ROOTS = {
     "standin-python": ["ca-certificates", "curl", "procps", "python3"],
     "standin-squid": ["ca-certificates", "curl", "procps", "squid"],
 }
+# Every host of Dify unpacks each image.
+LEFT_OUT = ("/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/man/*")
 # Programs by which the packages of PyPI are called in the api's image; pip's own would name this machine's Python.
 PROGRAMS = ("celery", "flask", "gunicorn")
 
@@ -147,7 +149,7 @@ def _files(directory: Path) -> Iterator[Path]:
 def _root(tag: str, packages: Sequence[str]) -> None:
     """Make a root file system as an image, by mmdebstrap or from the registry's Debian that the lab was given."""
     source = os.environ.get("LAB_BASE_IMAGE_TRIXIE", "")
-    wanted = digest(source, images.MIRROR, images.SECURITY_MIRROR, *packages)
+    wanted = digest(source, images.MIRROR, images.SECURITY_MIRROR, *packages, *LEFT_OUT)
     if images.recipe_of(tag) == wanted:
         return
     say(f"{tag}: Debian 13 with {', '.join(packages)}")
@@ -161,8 +163,7 @@ def _root(tag: str, packages: Sequence[str]) -> None:
         options = [
             "--variant=minbase",
             "--dpkgopt=force-unsafe-io",
-            "--dpkgopt=path-exclude=/usr/share/doc/*",
-            "--dpkgopt=path-exclude=/usr/share/man/*",
+            *(f"--dpkgopt=path-exclude={path}" for path in LEFT_OUT),
         ]
         run(
             [

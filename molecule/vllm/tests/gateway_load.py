@@ -72,8 +72,8 @@ class Load:
 
     model: str
     clients: int = 2
-    tokens: int = 32
-    pause: float = 0.7
+    tokens: int = 24
+    pause: float = 1.2
     timeout: float = 60
     answers: list[Answer] = field(default_factory=list)
 
