@@ -20,7 +20,7 @@ INVENTORY = PROJECT / "inventories/lab"
 STATE = INVENTORY / ".state"
 
 STAND_INS = [
-    ("GPU hosts", "containers; vLLM is the real server in its CPU build, tensor parallelism over two real processes"),
+    ("GPU hosts", "containers; vLLM is the real server in its CPU build, forked (lab/README.md), tensor parallelism over two real processes"),
     ("the models", "a Llama checkpoint of 5 MB with random weights: the answers are noise, the protocol is real"),
     (
         "Dify",
