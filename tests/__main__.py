@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,10 +140,8 @@ NEED_MORE_THAN_HOSTS = {"dify": "archives", "vllm": "vllm"}
 """Scenarios that run what takes minutes to prepare on a fresh machine, and which part of the substrate that is."""
 
 
-TIMELESS = ("nvidia_driver", "service_proxy", "wireguard", "firewall", "pki", "baseline", "container_engine")
-"""Short scenarios that hold nobody to a time: where everything is run, they take what hosts of the lab that wait for each other leave."""
-LAST = 4
-"""How many of the other scenarios take, two at a time, as long as the lab takes to come up."""
+LAST = 8
+"""How many of the shortest scenarios take, two at a time, as long as the lab takes to come up."""
 
 
 def scenarios() -> list[str]:
@@ -157,19 +155,14 @@ def scenarios() -> list[str]:
     return sorted((name for name in names if name != "lab"), key=lambda name: rank.get(name, len(rank)))
 
 
-def molecule(
-    names: Sequence[str] = (), beside: Callable[[], object] | None = None, workers: int = int(os.environ.get("MOLECULE_WORKERS", "3")), nice: int = 0
-) -> list[Outcome]:
-    """Molecule scenarios of single roles, each in networks and with addresses of its own.
+def molecule(beside: Callable[[], object] | None = None) -> list[Outcome]:
+    """All Molecule scenarios of single roles, each in networks and with addresses of its own.
 
     Three at a time: each waits for its services as long as it computes. They kill, freeze and time things beside each other on two cores: tests that
     fail are run once more, and the summary says so. What has passed as it is, is not run (``tests/remembered.py``), and the summary says when it has.
 
     Args:
-        names: Which; all of them if none is named.
         beside: What else there is to do meanwhile, from when only the last scenarios are left.
-        workers: How many run at a time.
-        nice: How much their processes yield to others, from 0 to 19; their hosts then get a fifth of what other hosts get.
     """
     logs = CACHE / "molecule"
     logs.mkdir(parents=True, exist_ok=True)
@@ -177,8 +170,8 @@ def molecule(
 
     def run_scenario(name: str, log: Path, action: str, *options: str, **environment: str) -> str | None:
         """Run an action of Molecule; give what it printed if it failed."""
-        command = ["nice", "-n", str(nice), "molecule", action, "--scenario-name", name, *options]
-        variables = {**os.environ, "MOLECULE_COMMAND_BORDERS": "0", "LAB_CPU_SHARES": "200" if nice else "1024", **environment}
+        command = ["molecule", action, "--scenario-name", name, *options]
+        variables = {**os.environ, "MOLECULE_COMMAND_BORDERS": "0", **environment}
         with log.open("w") as stream:
             code = subprocess.run(command, cwd=PROJECT, stdout=stream, stderr=subprocess.STDOUT, env=variables, check=False).returncode
         return log.read_text(errors="replace") if code else None
@@ -218,8 +211,8 @@ def molecule(
             passed.note(name, before)
         return outcome
 
-    names = names or scenarios()
-    with ThreadPoolExecutor(workers) as pool:
+    names = scenarios()
+    with ThreadPoolExecutor(max_workers=int(os.environ.get("MOLECULE_WORKERS", "3"))) as pool:
         jobs = [pool.submit(scenario, name) for name in names[:-LAST]]
         also = pool.submit(beside) if beside else None
         jobs += [pool.submit(scenario, name) for name in names[-LAST:]]
@@ -310,7 +303,7 @@ STAGES: dict[str, Callable[[], list[Outcome]]] = {
 
 
 def everything() -> list[Outcome]:
-    """Run all stages: what holds nobody to a time beside the lab, in what is left by hosts that wait for each other."""
+    """Run all stages: Ansible's sanity tests beside the lab, in the time that is left by hosts that wait for each other."""
     global prepared
     prepared = Substrate()
     outcomes = lint()
@@ -320,10 +313,10 @@ def everything() -> list[Outcome]:
     with ThreadPoolExecutor(1) as pool:
         outcomes += substrate()
         brought_up: list[Outcome] = []
-        outcomes += molecule([name for name in scenarios() if name not in TIMELESS], lambda: brought_up.extend(lab_up(beside=True)))
-        patient = [pool.submit(sanity, "nice", "-n", "19"), pool.submit(molecule, TIMELESS, workers=1, nice=10)]
+        outcomes += molecule(lambda: brought_up.extend(lab_up(beside=True)))
+        patient = pool.submit(sanity, "nice", "-n", "19")
         outcomes += [prepared.archives.result(), *lab(brought_up)]
-        return outcomes + [outcome for job in patient for outcome in job.result()]
+        return outcomes + patient.result()
 
 
 def main() -> int:
