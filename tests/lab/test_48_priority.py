@@ -95,7 +95,8 @@ def test_a_vip_does_not_wait_behind_those_who_came_before(entry: Entry) -> None:
     home, edge = entry("hq-gw1"), entry("edge-gw1")
     wishes = {"fields": {"priority": -1000}, "headers": {"X-Vllm-Priority": "-1000"}}
     with ThreadPoolExecutor() as pool:
-        tokens = [300 + 80 * step for step in range(8)]
+        # As long as the model's context allows: eight a second shall be more than the server can answer.
+        tokens = [820 + 24 * step for step in range(8)]
         # Eight a second to begin with: the tier allows ten.
         load = pool.submit(streams, "hq-client1", home, "branch-desk", LOAD_S, workers=WORKERS, stagger=0.12, tokens=tokens, pause=0)
         wait_until(lambda: waiting() >= SEATS / 2, "the assistant's server has a queue", 15)
