@@ -101,9 +101,8 @@ def test_an_instance_that_hangs_with_requests_in_flight_is_out_of_rotation_and_c
     assert show(on, "gpu2", "single", "MainPID") != process
     assert int(show(on, "gpu2", "single", "NRestarts")) == restarts + 1
     journal = on("gpu2").check_output("journalctl --unit=vllm-watchdog --no-pager --output=cat")
-    # It hangs while requests run, or before the engine has told of the one in which it hangs.
-    why = r"(nothing has changed for \d+ s while \d+ requests run or wait|idle, it does not answer a question)"
-    assert re.search(rf"single is restarted: {why}.*{worker} VLLM::Worker: T \(stopped\)", journal), journal
+    why = r"nothing has changed for 1\d s while \d+ requests run or wait"
+    assert re.search(rf"single is restarted: {why}. .*{worker} VLLM::Worker: T \(stopped\)", journal), journal
     # Those that were in flight there are lost; nobody else is.
     assert all(answer.began < out and answer.ended > began for answer in load.failed)
     assert len(load.failed) <= 2 * load.clients
