@@ -7,6 +7,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
+from lab.testing import docker
 from tests.lab.conftest import CA, PROBE_SOURCE, api_key, container, execute, python, wait_until
 
 Ask = Callable[..., dict[str, Any]]
@@ -43,7 +44,7 @@ print(json.dumps([[a - begun, b - begun, ok, status, error] for a, b, ok, status
         results = python("wan-client1", program, timeout=90)
     finally:
         killer.wait(timeout=60)
-        subprocess.run(["docker", "start", container("hq-gw1")], check=True, capture_output=True)
+        docker("start", container("hq-gw1"))
     failed = [row for row in results if not row[2]]
     succeeded = [row[1] for row in results if row[2]]
     assert min(succeeded) < 6 < max(succeeded)

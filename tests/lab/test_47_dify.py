@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from lab.testing import PROJECT
+from lab.testing import PROJECT, docker
 from tests.lab.conftest import container, execute, wait_until
 from tests.lab.platform import (
     HOSTS,
@@ -151,13 +151,13 @@ def test_a_host_dies_under_open_streams(slow: Callable[..., str], console: Conso
     wait_until(lambda: sum(open_streams(host) for host in HOSTS) >= 48, "50 streams are open", 40)
     for host in HOSTS:
         at_work[host] = open_streams(host)
-    subprocess.run(["docker", "kill", container(struck)], check=True, capture_output=True)
+    docker("kill", container(struck))
     try:
         killed = time.monotonic()
         probes = [chat(brief, timeout=30) for dummy in range(3)]
         wait_until(lambda: all(answer.ended for answer in streams.answers) and len(streams.answers) == 50, "the streams have ended", 90)
     finally:
-        subprocess.run(["docker", "start", container(struck)], check=True, capture_output=True)
+        docker("start", container(struck))
     cut = [answer for answer in streams.answers if not answer.ok]
     firsts = [round(probe.first, 1) for probe in probes]
     print(f"\n{at_work} streams; {len(cut)} were cut off with their host {killed - begun:.0f} s after the first; new ones began in {firsts} s")

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import re
 import runpy
-import subprocess
 import time
 from typing import Any
 
 import pytest
 
-from lab.testing import PROJECT, changed, rerun
+from lab.testing import PROJECT, changed, docker, rerun
 
 APPS = ("app1", "app2")
 LEASE = 45
@@ -304,12 +303,12 @@ def test_a_plugin_daemon_that_hangs_begins_again_on_its_host(on: Any) -> None:
 def test_they_move_when_their_host_dies(on: Any) -> None:
     (holder,) = holders(on, "beat")
     (other,) = set(APPS) - {holder}
-    subprocess.run(["docker", "kill", f"mol-dify-{holder}"], check=True, capture_output=True)
+    docker("kill", f"mol-dify-{holder}")
     try:
         took = wait_for(lambda: holders(on, "beat", (other,)) == [other] and holders(on, "plugin_daemon", (other,)) == [other], LEASE + 60)
         print(f"\nbeat and plugin daemon moved {took:.0f} s after their host's death")
     finally:
-        subprocess.run(["docker", "start", f"mol-dify-{holder}"], check=True, capture_output=True)
+        docker("start", f"mol-dify-{holder}")
         wait_for(lambda: on(holder).run("systemctl is-active --quiet dify_sandbox").rc == 0, 60)
         wait_for(lambda: on(holder).run("systemctl is-active --quiet dify_api_1").rc == 0, 180)
     assert holders(on, "beat") == [other]

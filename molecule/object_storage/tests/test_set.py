@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 from typing import Any
 
 import pytest
 from s3_client import ADDRESS, CLUSTER, begin, result, until
 
-from lab.testing import changed, rerun
+from lab.testing import changed, docker, rerun
 
 # Writes numbered objects, and beside that reads those that were acknowledged, again and again: with pauses, for the hosts share two cores.
 LEDGER = """
@@ -90,10 +89,10 @@ def test_a_host_that_dies_costs_no_read_and_gets_back_what_it_missed(on: Any, ca
     run = begin(LEDGER, run="kill", seconds=30)
     until(lambda: on("s3c").run("find /srv/node/d1/objects -name '*.data' | wc -l").stdout.strip() != "0", 20)
     try:
-        subprocess.run(["docker", "kill", f"{CLUSTER}-s3b"], check=True, capture_output=True)
+        docker("kill", f"{CLUSTER}-s3b")
         ledger = result(run)
     finally:
-        subprocess.run(["docker", "start", f"{CLUSTER}-s3b"], check=True, capture_output=True)
+        docker("start", f"{CLUSTER}-s3b")
     with capsys.disabled():
         print(f"\n{ledger['acknowledged']} acknowledged, {len(ledger['failed'])} refused, {ledger['reads']} reads while a host died")
     assert (ledger["unread"], ledger["lost"]) == ([], [])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 from typing import Any
 
 import pytest
 from redis_set import ADDRESS, CLUSTER, READER, WRITER, admin, begin, master, password, play, processes, result, role, until
+
+from lab.testing import docker
 
 SERIAL = (
     "openssl s_client -connect {address}:{port} -cert /etc/sovereign/pki/host.crt -key /etc/sovereign/pki/host.key"
@@ -51,7 +52,7 @@ def test_a_master_that_dies_costs_no_acknowledged_write_and_returns_as_a_replica
     others = [host for host in ADDRESS if host != old]
     run = begin(writer, WRITER, members=list(ADDRESS.values()), password=password("dify"), seconds=20)
     until(lambda: int(admin(on, old, "exists ledger:500")) == 1, 20)
-    subprocess.run(["docker", "kill", f"{CLUSTER}-{old}"], check=True, capture_output=True)
+    docker("kill", f"{CLUSTER}-{old}")
     ledger = result(run)
     new = master(on, *others)
     assert new != old
@@ -63,7 +64,7 @@ def test_a_master_that_dies_costs_no_acknowledged_write_and_returns_as_a_replica
     # The writer went on after the fail-over.
     assert ledger["ended"] - ledger["begun"] > 15
 
-    subprocess.run(["docker", "start", f"{CLUSTER}-{old}"], check=True, capture_output=True)
+    docker("start", f"{CLUSTER}-{old}")
     # It asks who leads before it starts: it never calls itself a master, not even for a moment.
     seen = []
     took = until(lambda: seen.append(role(on, old)) or seen[-1] == "slave", 30)  # type: ignore[func-returns-value]
