@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from lab.testing import host_variables
 from tests.lab.conftest import api_key, execute, wait_until
 
@@ -26,15 +28,19 @@ def answered(host: str, model: str) -> float:
 
 def test_the_assistant_is_asked_at_the_edge_and_answers_on_premises_chunk_by_chunk(ask: Ask, entry: Entry) -> None:
     before = answered("hq-gpu1", "assistant")
-    outcome = ask("wan-client1", *entry("edge-gw1"), "assistant", api_key("web-chat"), max_tokens=400)
-    assert outcome["ok"], outcome
-    assert outcome["answered_by"] == "assistant"
-    times = outcome["times_ms"]
-    # One event a token: had anything on the way buffered, they would all have come at once. Moments are told apart by the millisecond; on two busy
-    # cores several tokens share one.
-    assert len(times) > 20, outcome
-    assert len({round(moment) for moment in times}) > 10, times
-    assert outcome["spread_ms"] > outcome["total_ms"] * 0.2, outcome
+    seen = []
+    for dummy in range(8):
+        outcome = ask("wan-client1", *entry("edge-gw1"), "assistant", api_key("web-chat"), max_tokens=900)
+        assert outcome["ok"], outcome
+        assert outcome["answered_by"] == "assistant"
+        # One event a token: had anything on the way buffered, they would come at once, or in heaps of 14 and more, as nginx's buffers hold. Moments
+        # are told apart by the millisecond. What buffers does so each time; a reader who has to wait for one of two busy cores only now and then.
+        moments = len({round(moment) for moment in outcome["times_ms"]})
+        seen.append({"events": outcome["chunks"], "moments": moments, **{key: outcome[key] for key in ("spread_ms", "total_ms")}})
+        if outcome["chunks"] > 200 and moments > outcome["chunks"] / 10 and outcome["spread_ms"] > outcome["total_ms"] * 0.4:
+            break
+    else:
+        pytest.fail(f"never chunk by chunk: {seen}")
     assert answered("hq-gpu1", "assistant") > before
 
 
