@@ -34,7 +34,7 @@ from tests.lab.platform import (
 
 INVENTORY = str(PROJECT / "inventories/lab")
 # What preflight says that the lab's settings carry, and what the proxies let through at once.
-STREAMS = 112
+STREAMS = 120
 
 
 def play(playbook: str, *options: str, **variables: object) -> subprocess.CompletedProcess[str]:
@@ -119,7 +119,7 @@ def test_the_platform_carries_what_its_plan_promises_and_much_more_than_stock_se
     # Answers of half a minute, as the plan has them; as many users, who come as fast as it says and ask again when they have their answer.
     key, calm = slow(30), slow(20, "calm")
     users = Steady(lambda: chat(key, timeout=60), clients=streams, pause=0, apart=1 / rate)
-    time.sleep(streams / rate + 8)
+    time.sleep(streams / rate + 12)
     held = users.end()
     failed = [answer for answer in held if not answer.ok]
     ours, most = per_second(chats_for(20, 50, calm)), most_at_once(held)
