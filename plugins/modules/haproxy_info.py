@@ -12,6 +12,7 @@ version_added: 0.1.0
 author: The sovereign.dify maintainers (@sovereign-dify)
 description:
   - Reads from HAProxy's runtime socket which servers are alive, and waits until each of the named backends has one.
+  - Warns of servers that somebody has taken out of rotation, for instance a run that was killed before it had put them back.
 extends_documentation_fragment: [ansible.builtin.action_common_attributes]
 attributes:
   check_mode: {support: full}
@@ -31,6 +32,13 @@ options:
     description: Seconds to wait for a server that is alive in each of them.
     type: float
     default: 0.0
+  empty:
+    description:
+      - V(refused) fails where nobody is alive in a backend when the time is over, or where there is no such backend.
+      - V(ignored) tells what there is, and waits for nobody.
+    type: str
+    choices: [refused, ignored]
+    default: refused
 """
 
 EXAMPLES = r"""
@@ -39,6 +47,11 @@ EXAMPLES = r"""
     socket: /run/service_proxy/admin.sock
     backends: [postgresql, redis]
     wait: 30
+
+- name: See who is out of rotation, whoever is alive
+  sovereign.dify.haproxy_info:
+    backends: [model_assistant, model_risk-scoring]
+    empty: ignored
 """
 
 RETURN = r"""
@@ -51,13 +64,14 @@ servers:
     backend: {description: Name of the backend., type: str}
     name: {description: Name of the server., type: str}
     alive: {description: Whether its checks succeed., type: bool}
+    set_to: {description: "C(drained) where somebody has taken it out of rotation, C(ready) otherwise.", type: str}
     status: {description: HAProxy's word for it., type: str}
     check: {description: What the last check gave., type: str}
     sessions: {description: Sessions that it has., type: int}
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.sovereign.dify.plugins.module_utils.haproxy import HaproxyError, await_alive, runtime
+from ansible_collections.sovereign.dify.plugins.module_utils.haproxy import HaproxyError, await_alive, runtime, servers
 
 
 def main() -> None:
@@ -67,14 +81,25 @@ def main() -> None:
             "socket": {"type": "path", "default": "/run/haproxy/admin.sock"},
             "backends": {"type": "list", "elements": "str", "required": True},
             "wait": {"type": "float", "default": 0.0},
+            "empty": {"type": "str", "choices": ["refused", "ignored"], "default": "refused"},
         },
         supports_check_mode=True,
     )
+    ask, backends = runtime(module.params["socket"]), module.params["backends"]
     try:
-        found = await_alive(runtime(module.params["socket"]), module.params["backends"], module.params["wait"])
+        if module.params["empty"] == "ignored":
+            found = [server for server in servers(ask) if server.backend in backends]
+        else:
+            found = await_alive(ask, backends, module.params["wait"])
     except (HaproxyError, OSError) as error:
         module.fail_json(msg=f"{module.params['socket']}: {error}")
-    keys = ("backend", "name", "alive", "status", "check", "sessions")
+    for server in found:
+        if server.set_to == "drained":
+            module.warn(
+                f"{server.backend}/{server.name} gets no requests ({server.status}): somebody has taken it out of rotation, or a run that was ended "
+                "before it had put it back. sovereign.dify.haproxy_server puts it back with state: ready."
+            )
+    keys = ("backend", "name", "alive", "set_to", "status", "check", "sessions")
     module.exit_json(changed=False, servers=[{key: getattr(server, key) for key in keys} for server in found])
 
 
