@@ -8,26 +8,14 @@ from typing import Any
 
 import pytest
 
-from lab.testing import host_variables
-from tests.lab.conftest import api_key, execute, wait_until
+from tests.lab.conftest import api_key, execute, vllm_metric, wait_until
 
 Ask = Callable[..., dict[str, Any]]
 Entry = Callable[[str], tuple[str, str]]
 
 
-def answered(host: str, model: str) -> float:
-    """Requests that the vLLM instance of a model has finished, by its own count."""
-    port = next(m["port"] for m in host_variables()[host]["node"]["models"] if m["name"] == model)
-    metrics = execute(
-        host,
-        *("curl", "--silent", "--fail", "--cert", "/etc/sovereign/pki/host.crt", "--key", "/etc/sovereign/pki/host.key"),
-        *("--cacert", "/etc/sovereign/pki/ca.crt", f"https://{host_variables()[host]['node']['address']}:{port}/metrics"),
-    ).stdout
-    return sum(float(value) for value in re.findall(r"^vllm:request_success_total\{[^}]*\} ([0-9.e+]+)$", metrics, flags=re.MULTILINE))
-
-
 def test_the_assistant_is_asked_at_the_edge_and_answers_on_premises_chunk_by_chunk(ask: Ask, entry: Entry) -> None:
-    before = answered("hq-gpu1", "assistant")
+    before = vllm_metric("hq-gpu1", "assistant", "request_success_total")
     seen = []
     for dummy in range(8):
         outcome = ask("wan-client1", *entry("edge-gw1"), "assistant", api_key("web-chat"), max_tokens=900)
@@ -41,7 +29,7 @@ def test_the_assistant_is_asked_at_the_edge_and_answers_on_premises_chunk_by_chu
             break
     else:
         pytest.fail(f"never chunk by chunk: {seen}")
-    assert answered("hq-gpu1", "assistant") > before
+    assert vllm_metric("hq-gpu1", "assistant", "request_success_total") > before
 
 
 def test_the_restricted_model_answers_an_on_premises_client_with_two_way_tensor_parallelism(ask: Ask, entry: Entry) -> None:

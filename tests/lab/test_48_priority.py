@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 import statistics
 import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from lab.testing import host_variables
-from tests.lab.conftest import CA, api_key, container, execute, wait_until
+from tests.lab.conftest import CA, api_key, container, vllm_metric, wait_until
 
 Entry = Callable[[str], tuple[str, str]]
 
@@ -81,15 +79,7 @@ def streams(host: str, entry: tuple[str, str], client: str, seconds: float, **jo
 
 def waiting() -> float:
     """Requests in the queue of the assistant's server."""
-    node = host_variables()["hq-gpu1"]["node"]
-    port = next(model["port"] for model in node["models"] if model["name"] == "assistant")
-    pki = "/etc/sovereign/pki"
-    metrics = execute(
-        "hq-gpu1",
-        *("curl", "--silent", "--fail", "--cert", f"{pki}/host.crt", "--key", f"{pki}/host.key", "--cacert", f"{pki}/ca.crt"),
-        f"https://{node['address']}:{port}/metrics",
-    ).stdout
-    return sum(float(value) for value in re.findall(r"^vllm:num_requests_waiting\{[^}]*\} ([0-9.e+]+)$", metrics, flags=re.MULTILINE))
+    return vllm_metric("hq-gpu1", "assistant", "num_requests_waiting")
 
 
 def test_a_vip_does_not_wait_behind_those_who_came_before(entry: Entry) -> None:
