@@ -1,6 +1,6 @@
 # Copyright (c) 2026, The sovereign.dify maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Take servers out of HAProxy's backends and back in, by its runtime socket.
+"""Take servers out of HAProxy's backends and back in, and end sessions, by its sockets.
 
 Runs on managed hosts: the standard library only.
 """
@@ -8,6 +8,7 @@ Runs on managed hosts: the standard library only.
 from __future__ import annotations
 
 import csv
+import re
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +17,9 @@ from dataclasses import dataclass
 ADMIN_MAINTENANCE = 0x01
 ADMIN_DRAIN = 0x08
 RUNNING = "2"
+STOPPED = "0"
+ESTABLISHED, CLOSED = 8, 10
+"""States of a session's connection to its server, as ``show sess`` writes them (``SC_ST_EST``, ``SC_ST_CLO``)."""
 COMMANDS = {"drained": "drain", "ready": "ready"}
 
 Ask = Callable[[str], str]
@@ -35,6 +39,8 @@ class Server:
         drained: Whether somebody has taken it out of rotation.
         maintenance: Whether somebody has taken it out altogether, checks included.
         alive: Whether its checks succeed.
+        down: Whether its checks fail, or somebody has taken it out altogether: nobody may talk to it. Neither alive nor down is a
+            server that gets no new sessions and keeps those that it has.
         sessions: Requests that it is answering.
         status: All of it in HAProxy's word, for instance ``UP`` or ``DRAIN``.
         check: What the last check gave, for instance ``L4TOUT``.
@@ -48,6 +54,7 @@ class Server:
     sessions: int
     status: str
     check: str = ""
+    down: bool = False
 
     @property
     def set_to(self) -> str:
@@ -63,6 +70,8 @@ def runtime(path: str) -> Ask:
             connection.settimeout(10)
             connection.connect(path)
             connection.sendall(f"{command}\n".encode())
+            # The master process answers, but waits for more commands until its client has no more to say.
+            connection.shutdown(socket.SHUT_WR)
             parts = []
             while part := connection.recv(65536):
                 parts.append(part)
@@ -92,9 +101,79 @@ def servers(ask: Ask) -> list[Server]:
                     sessions=int(row["scur"] or 0),
                     status=row["status"],
                     check=" ".join(filter(None, (row.get("check_status", ""), row.get("last_chk", "")))),
+                    down=admin[place]["srv_op_state"] == STOPPED,
                 )
             )
     return found
+
+
+@dataclass(frozen=True)
+class Session:
+    """A client's connection through HAProxy.
+
+    Attributes:
+        identity: HAProxy's own name for it, for ``shutdown session``.
+        backend: Name of the backend.
+        server: Name of the server in it.
+        connection: State of the connection to that server, for instance :data:`ESTABLISHED`.
+        age: Seconds since the client connected.
+    """
+
+    identity: str
+    backend: str
+    server: str
+    connection: int
+    age: int
+
+
+SESSION = re.compile(r"(0x[0-9a-f]+): .* be=(\S+) srv=(\S+) .* age=(\S+) .* scb=\[(\d+),")
+UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+
+
+def sessions(ask: Ask) -> list[Session]:
+    """List the sessions that have a server."""
+    found = [match.groups() for line in ask("show sess").splitlines() if (match := SESSION.match(line))]
+    return [
+        Session(identity, backend, server, int(state), sum(int(number) * UNITS[unit] for number, unit in re.findall(r"(\d+)([dhms])", age)))
+        for identity, backend, server, age, state in found
+        if server != "<none>"
+    ]
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Processes of one HAProxy.
+
+    Attributes:
+        current: The one that takes new sessions and checks servers; nothing while a reload is under way.
+        former: Those of before a reload that still have sessions, the oldest first.
+    """
+
+    current: int | None
+    former: tuple[int, ...]
+
+
+def workers(master: Ask) -> Workers:
+    """Ask the master process for its workers.
+
+    Args:
+        master: Sends a command to the master's socket (``haproxy -S``).
+    """
+    current, former, section = None, [], ""
+    for line in master("show proc").splitlines():
+        if line.startswith("# "):
+            section = line.removeprefix("# ").strip()
+        elif (fields := line.split()) and fields[1:2] == ["worker"]:
+            if section == "workers":
+                current = int(fields[0])
+            elif section == "old workers":
+                former.append((-int(fields[2]), int(fields[0])))
+    return Workers(current, tuple(process for _reloads, process in sorted(former)))
+
+
+def worker(master: Ask, process: int) -> Ask:
+    """Return a function that sends a command to one worker by way of the master's socket."""
+    return lambda command: master(f"@!{process} {command}")
 
 
 def select(known: Sequence[Server], name: str, backends: Sequence[str]) -> list[Server]:

@@ -380,6 +380,19 @@ def leader(service: str) -> Iterator[str]:
             yield host
 
 
+READ_STAT = """
+import socket
+s = socket.socket(socket.AF_UNIX); s.connect('/run/dify_proxy/admin.sock'); s.sendall(b'show stat\\n')
+print(b''.join(iter(lambda: s.recv(65536), b'')).decode())
+"""
+
+
+def open_streams(host: str) -> int:
+    """Count the requests that a host's api has."""
+    rows = [line.split(",") for line in execute(host, "python3", "-", stdin=READ_STAT).stdout.splitlines()]
+    return sum(int(row[4] or 0) for row in rows if row[0] in ("api", "api_reserved") and row[1].startswith("dify_api"))
+
+
 if __name__ == "__main__":
     base_url, client_count, duration = sys.argv[1:]
     print(json.dumps([asdict(answer) for answer in chats_for(float(duration), int(client_count), sys.stdin.read().strip(), base_url)]))

@@ -13,6 +13,7 @@ import pytest
 
 from lab.testing import PROJECT
 from tests.lab.conftest import STATE, wait_until
+from tests.lab.leftovers import consumers, forgotten_sessions, overdue_requests, queues_without_consumers, taken_places
 from tests.lab.platform import Arrivals, leader, longest_gap, workflow
 
 DATA_HOSTS = ("hq-db1", "hq-db2", "hq-db3")
@@ -52,6 +53,7 @@ def test_nothing_acknowledged_is_lost_when_the_host_of_the_leader_is_frozen() ->
 @pytest.mark.parametrize(("service", "hold"), [("redis", 15), ("rabbitmq", 15), ("postgresql", 30)])
 def test_nothing_acknowledged_is_lost_and_dify_goes_on_when_the_host_of_the_leader_is_killed(service: str, hold: int, brief_workflow: str) -> None:
     leads = {name: next(leader(name)) for name in ("redis", "patroni")}
+    consuming = consumers()
     # As many as leave the machine, which all hosts share, half of its time: a backlog would be the machine's, and not the fail-over's.
     workflows = Arrivals(lambda: workflow(brief_workflow, timeout=20), every=1)
     try:
@@ -68,6 +70,10 @@ def test_nothing_acknowledged_is_lost_and_dify_goes_on_when_the_host_of_the_lead
     # What has to notice first that its connection is dead, and the time between two users.
     assert gap < bar + 5, failed[:5]
     wait_until(lambda: workflow(brief_workflow, timeout=20).ok, "a new workflow is answered", limit=60)
+    wait_until(lambda: not forgotten_sessions(), "every session with a client has a server", limit=60)
+    wait_until(lambda: not queues_without_consumers(consuming), "each queue has the consumers that it had", limit=60)
+    wait_until(lambda: not any(taken_places().values()), "no place of the api is taken", limit=60)
+    assert not overdue_requests()
 
 
 def test_a_leader_that_is_cut_off_takes_nothing_that_would_be_lost() -> None:

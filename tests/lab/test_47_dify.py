@@ -28,6 +28,7 @@ from tests.lab.platform import (
     flask,
     ledger,
     most_at_once,
+    open_streams,
     per_second,
     workflow,
 )
@@ -171,22 +172,6 @@ def test_a_host_dies_under_open_streams(slow: Callable[..., str], console: Conso
 def is_active(host: str, unit: str) -> bool:
     """Tell whether a unit runs on a host."""
     return execute(host, "systemctl", "is-active", unit, check=False).stdout.strip() == "active"
-
-
-def open_streams(host: str) -> int:
-    """Count the requests that a host's api has."""
-    shown = execute(
-        host, "sh", "-c", "echo 'show stat' | socat - /run/dify_proxy/admin.sock 2>/dev/null || python3 - <<'E'\n" + READ_STAT + "\nE"
-    ).stdout
-    rows = [line.split(",") for line in shown.splitlines() if line.startswith(("api,dify_api", "api_reserved,dify_api"))]
-    return sum(int(row[4] or 0) for row in rows)
-
-
-READ_STAT = """
-import socket
-s = socket.socket(socket.AF_UNIX); s.connect('/run/dify_proxy/admin.sock'); s.sendall(b'show stat\\n')
-print(b''.join(iter(lambda: s.recv(65536), b'')).decode())
-"""
 
 
 @pytest.fixture

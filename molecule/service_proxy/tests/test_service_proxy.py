@@ -101,19 +101,103 @@ def test_nothing_listens_but_on_loopback(on: Any) -> None:
     assert {address.rsplit(":", 1)[1] for address in local if not address.startswith(("127.", "[::1]"))} == {"22"}
 
 
-def test_whoever_leads_no_longer_loses_its_sessions(on: Any, psql: Callable[..., Any]) -> None:
+def test_whoever_leads_no_longer_loses_its_sessions_those_of_before_a_reload_too(on: Any, psql: Callable[..., Any]) -> None:
     """The agent that says who leads is stopped; PostgreSQL itself still answers, and must not be written to."""
+    sleeping = "select count(*) from pg_stat_activity where query ~ 'pg_sleep.60'"
     with ThreadPoolExecutor() as pool:
-        session = pool.submit(psql, "select pg_sleep(60)")
-        wait_until(lambda: psql("select count(*) from pg_stat_activity where query ~ 'pg_sleep.60'").stdout == "2\n", 10)
+        sessions = [pool.submit(psql, "select pg_sleep(60)")]
+        wait_until(lambda: psql(sleeping).stdout == "2\n", 10)
+        on("client").run_expect([0], "systemctl reload service_proxy")
+        sessions.append(pool.submit(psql, "select pg_sleep(60)"))
+        wait_until(lambda: psql(sleeping).stdout == "3\n", 10)
         on("data").run_expect([0], "systemctl kill --kill-whom=main --signal=STOP patroni")
         try:
-            ended = session.result(timeout=20)
-            assert "connection to server was lost" in ended.stderr
+            for session in sessions:
+                assert "connection to server was lost" in session.result(timeout=20).stderr
             assert psql("select 1").rc != 0
         finally:
             on("data").run_expect([0], "systemctl kill --kill-whom=main --signal=CONT patroni")
     wait_until(lambda: bool(psql("select 1").rc == 0), 30)
+
+
+STARTING_CLIENTS = """
+import json, socket, sys, threading, time
+port, greeting, count = int(sys.argv[1]), bytes.fromhex(sys.argv[2]), int(sys.argv[3])
+ends = []
+def client():
+    # As psycopg2 under gevent: no time limit of its own for connecting, and it waits for an answer to its first bytes.
+    session = socket.create_connection(("127.0.0.1", port))
+    session.settimeout(40)
+    started = time.monotonic()
+    try:
+        session.sendall(greeting)
+        while session.recv(4096):
+            pass
+    except TimeoutError:
+        return ends.append("hung")
+    except OSError:
+        pass
+    ends.append(round(time.monotonic() - started, 1))
+clients = [threading.Thread(target=client) for number in range(count)]
+for thread in clients:
+    thread.start()
+    time.sleep(0.1)
+print("started", flush=True)
+for thread in clients:
+    thread.join()
+print(json.dumps(ends))
+"""
+
+
+@pytest.mark.parametrize(
+    ("service", "port", "greeting"),
+    [
+        ("postgresql", 5432, "0000000804d2162f"),
+        ("redis", 6379, b"*1\r\n$4\r\nPING\r\n".hex()),
+        ("rabbitmq", 5672, b"AMQP\0\0\x09\x01".hex()),
+    ],
+)
+def test_no_client_hangs_that_connects_while_a_server_falls_silent(on: Any, service: str, port: int, greeting: str) -> None:
+    """Packets are dropped while clients connect: before, during and after the checks find out."""
+    data = on("data")
+    table = "nft add table ip silence; nft add chain ip silence in '{ type filter hook input priority -300; }'"
+    ports = {"postgresql": "{5432, 8008}", "redis": "6379", "rabbitmq": "5671"}[service]
+    with ThreadPoolExecutor() as pool:
+        program = f"python3 -c {shlex.quote(STARTING_CLIENTS)} {port} '{greeting}' 80"
+        clients = pool.submit(on("client").run, program)
+        time.sleep(2)
+        data.run_expect([0], f"{table}; nft add rule ip silence in tcp dport '{ports}' drop")
+        try:
+            ends = json.loads(clients.result(timeout=120).stdout.splitlines()[-1])
+        finally:
+            data.run_expect([0], "nft delete table ip silence")
+    assert len(ends) == 80
+    assert "hung" not in ends, ends
+    assert max(ends) < 30, ends
+    wait_until(lambda: rerun("--limit=client", "--tags=verify").returncode == 0, 60)
+
+
+def test_sessions_end_with_a_server_that_is_frozen(on: Any, password: Callable[[str], str]) -> None:
+    """Its kernel still acknowledges what arrives, so that no time-out of TCP ends them."""
+    command = f"redis-cli -p 6379 --user drill --pass {shlex.quote(password('redis'))} --no-auth-warning"
+    assert on("client").check_output(f"{command} ping") == "PONG"
+    with ThreadPoolExecutor() as pool:
+        session = pool.submit(on("client").run, f"timeout 40 {command} blpop nothing-comes 0")
+        time.sleep(1)
+        on("data").run_expect([0], "systemctl kill --kill-whom=main --signal=STOP redis-server")
+        try:
+            started = time.monotonic()
+            assert session.result(timeout=60).rc != 124
+            assert time.monotonic() - started < 15
+        finally:
+            on("data").run_expect([0], "systemctl kill --kill-whom=main --signal=CONT redis-server")
+    wait_until(lambda: on("client").run(f"{command} ping").stdout == "PONG\n", 30)
+
+
+def test_what_ends_sessions_is_started_again_however_it_ended(on: Any) -> None:
+    client = on("client")
+    client.run_expect([0], "systemctl stop service_proxy_sessions")
+    wait_until(lambda: bool(client.run("systemctl is-active service_proxy_sessions").rc == 0), 10)
 
 
 def test_a_service_that_nobody_answers_for_fails_the_run_and_is_named(on: Any) -> None:

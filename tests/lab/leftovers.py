@@ -1,0 +1,80 @@
+"""What a fail-over may leave behind, looked for where it would be: in the proxies, in the api's places, in the queues."""
+
+from __future__ import annotations
+
+import json
+
+from ansible_collections.sovereign.dify.plugins.module_utils.haproxy import CLOSED, SESSION, sessions
+
+from lab.testing import host_variables
+from tests.lab.conftest import execute, python
+from tests.lab.platform import HOSTS, open_streams
+
+ASK = """
+import json, socket
+told = {{}}
+for path in {paths!r}:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(path)
+        connection.sendall(b"show sess\\n")
+        told[path] = b"".join(iter(lambda: connection.recv(65536), b"")).decode()
+print(json.dumps(told))
+"""
+SERVICE_PROXY, DIFY_PROXY = "/run/service_proxy/admin.sock", "/run/dify_proxy/admin.sock"
+CONNECTING_S = 30
+"""Seconds that a session may have no server: all retries, and the wait for a leader."""
+REQUEST_S = 660
+"""Seconds after which no request may be under way: what the role gives it, and half a minute."""
+
+
+def forgotten_sessions() -> list[str]:
+    """Sessions with a data service whose server's side is closed and whose client still waits, on every host with a service_proxy."""
+    found = []
+    for host, variables in host_variables().items():
+        if "service_proxy" in variables["node"]["groups"]:
+            shown = python(host, ASK.format(paths=[SERVICE_PROXY]))[SERVICE_PROXY]
+            found += [
+                f"{host}: {session.backend}/{session.server} for {session.age} s"
+                for session in sessions(lambda command: shown)  # noqa: B023
+                if session.connection == CLOSED and session.age > CONNECTING_S
+            ]
+    return found
+
+
+def overdue_requests() -> list[str]:
+    """Requests that Dify's proxies have had for longer than any may take; connections of web sockets are none."""
+    found = []
+    for host in HOSTS:
+        shown = python(host, ASK.format(paths=[DIFY_PROXY]))[DIFY_PROXY]
+        assert not shown or SESSION.search(shown), shown[:300]
+        found += [
+            f"{host}: {session.backend}/{session.server} for {session.age} s"
+            for session in sessions(lambda command: shown)  # noqa: B023
+            if session.backend.startswith("api") and session.age > REQUEST_S
+        ]
+    return found
+
+
+def taken_places() -> dict[str, int]:
+    """Requests that each host's api has: none once all clients have gone."""
+    return {host: open_streams(host) for host in HOSTS}
+
+
+def queues_without_consumers(expected: dict[str, int]) -> list[str]:
+    """Queues that have fewer consumers than they had.
+
+    Args:
+        expected: Consumers of each queue, as :func:`consumers` counted them before.
+    """
+    now = consumers()
+    return [f"{queue}: {now.get(queue, 0)} of {count}" for queue, count in expected.items() if now.get(queue, 0) < count]
+
+
+def consumers() -> dict[str, int]:
+    """Count the consumers of each queue of Dify's that has any. Workers answer orders (``pidbox``) by queues that are named anew at each start."""
+    for host in ("hq-db1", "hq-db2", "hq-db3"):
+        asked = execute(host, "rabbitmqctl", "--quiet", "--formatter=json", "--vhost=dify", "list_queues", "name", "consumers", check=False)
+        if asked.returncode == 0:
+            rows = json.loads(asked.stdout)
+            return {row["name"]: row["consumers"] for row in rows if row["consumers"] and "pidbox" not in row["name"]}
+    raise AssertionError("no node of RabbitMQ answers")
