@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 
-from ansible_collections.sovereign.dify.plugins.module_utils.haproxy import CLOSED, SESSION, sessions
-
 from lab.testing import host_variables
 from tests.lab.conftest import execute, python
 from tests.lab.platform import HOSTS, open_streams
+from tests.role_program import load_file
+
+# By its path, since this runs beside Ansible, not in it.
+haproxy = load_file("plugins/module_utils/haproxy.py")
 
 ASK = """
 import json, socket
@@ -35,8 +37,8 @@ def forgotten_sessions() -> list[str]:
             shown = python(host, ASK.format(paths=[SERVICE_PROXY]))[SERVICE_PROXY]
             found += [
                 f"{host}: {session.backend}/{session.server} for {session.age} s"
-                for session in sessions(lambda command: shown)  # noqa: B023
-                if session.connection == CLOSED and session.age > CONNECTING_S
+                for session in haproxy.sessions(lambda command: shown)  # noqa: B023
+                if session.connection == haproxy.CLOSED and session.age > CONNECTING_S
             ]
     return found
 
@@ -46,10 +48,10 @@ def overdue_requests() -> list[str]:
     found = []
     for host in HOSTS:
         shown = python(host, ASK.format(paths=[DIFY_PROXY]))[DIFY_PROXY]
-        assert not shown or SESSION.search(shown), shown[:300]
+        assert not shown or haproxy.SESSION.search(shown), shown[:300]
         found += [
             f"{host}: {session.backend}/{session.server} for {session.age} s"
-            for session in sessions(lambda command: shown)  # noqa: B023
+            for session in haproxy.sessions(lambda command: shown)  # noqa: B023
             if session.backend.startswith("api") and session.age > REQUEST_S
         ]
     return found
