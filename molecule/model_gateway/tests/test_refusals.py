@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -103,15 +105,111 @@ def test_a_model_that_the_key_may_not_call() -> None:
     twin("risk-scoring")
 
 
-@pytest.mark.parametrize("key", [b'"model"', rb'"mod\u0065l"'])
-@pytest.mark.parametrize("order", [("assistant", "risk-scoring"), ("risk-scoring", "assistant")])
-def test_two_models_in_one_body_reach_no_model_that_one_alone_would_not(key: bytes, order: tuple[str, str]) -> None:
-    before = counters("hq-gw1", "risk-scoring")["requests"]
-    body = b'{"model": "%b", %b: "%b", "messages": []}' % (order[0].encode(), key, order[1].encode())
-    answer = at_home(http(body, key=key_of("back-office")))
-    # The gateway reads the first of two equal keys, Python the last: the server of the first knows only its own name.
-    assert answer.status in ((404,) if order[0] == "assistant" else (403,)), answer.raw
-    assert counters("hq-gw1", "risk-scoring")["requests"] == before
+def statuses_of(*bodies: bytes) -> list[int]:
+    """Send bodies over one connection and return the status of each answer."""
+    requests = [http(body, key=key_of(GOOD), close=number == len(bodies)) for number, body in enumerate(bodies, 1)]
+    found = [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", at_home(*requests).raw)]
+    assert len(found) == len(bodies)
+    return found
+
+
+@pytest.mark.parametrize("key", [b'"model"', rb'"mod\u0065l"', rb'"\u006D\u006f\u0064\u0065\u006C"'])
+@pytest.mark.parametrize("order", [("assistant", "risk-scoring"), ("risk-scoring", "assistant"), ("assistant", "assistant")])
+def test_two_models_in_one_body_reach_no_model(key: bytes, order: tuple[str, str]) -> None:
+    """HAProxy's own reader takes the first of two equal keys, Python the last."""
+    before = {model: counters("hq-gw1", model)["requests"] for model in order}
+    # The first lies behind, the second before other values, so that neither place is looked at alone.
+    body = b'{"messages": [{"a": "}]"}], "model": "%b", "x": {"model": "faq"}, %b : "%b", "user": "x"}' % (order[0].encode(), key, order[1].encode())
+    for path in ("/v1/chat/completions", "/v1/completions", "/v1/embeddings"):
+        answer = at_home(http(body, key=key_of(GOOD), path=path))
+        assert (answer.status, answer.code) == (400, "duplicate_key"), answer.raw
+        assert answer.json()["error"]["param"] == "model"
+    assert {model: counters("hq-gw1", model)["requests"] for model in order} == before
+
+
+def test_any_key_given_twice_at_the_top_level_is_refused_and_none_below_it() -> None:
+    twice = [b'{"model": "assistant", "messages": [], %b}' % keys for keys in (
+        b'"n": 1, "n": 2',
+        rb'"stream": false, "strea\u006d": true',
+        b'"max_tokens": 1, "x": [{"max_tokens": 2}], "max_tokens": 3',
+        b'"priority": 0,\n"priority": 0',
+        b'"": 1, "": 2',
+        b'"\xf0\x9f\x98\x80": 1, "\\ud83d\\ude00": 2',
+        rb'"a\/\"": 1, "a/\u0022": 2',
+        b'"messages": []',
+    )]  # fmt: skip
+    assert statuses_of(*twice) == [400] * len(twice)
+    once = [b'{"model": "assistant", %b, "max_tokens": 1}' % rest for rest in (
+        b'"metadata": {"model": "a", "model": "b"}',
+        b'"messages": [{"role": "user", "content": "\\"model\\": \\"risk-scoring\\""}]',
+        rb'"user": "\\", "x": "\\\",\"model\":\"y"',
+        b'"messages": [{"model": "risk-scoring"}, {"model": {"model": ["model", "model"]}}]',
+        b'"user": ", \'model\': "',
+        b'"Model": "risk-scoring", "model ": 1, "\\u0000model": 1, "model\\u0000": 1',
+        b'"x": [1, 2.5e-3, -0, true, false, null, [], {}, "", [[{"a": []}]]]',
+        b'"x": %b' % json.dumps(list(range(50_000))).encode(),
+        b'"x": %b' % (b"[" * 150 + b"]" * 150),
+    )]  # fmt: skip
+    assert statuses_of(*once) == [200] * len(once)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'\xef\xbb\xbf{"model": "assistant"}',
+        pytest.param('{"model": "assistant"}'.encode("utf-16"), id="UTF-16"),
+        pytest.param('{"model": "assistant"}'.encode("utf-32-le"), id="UTF-32"),
+        b'{"model": "assistant"} {"model": "risk-scoring"}',
+        b'{"model": "assistant"}x',
+        b'{"model": "assistant", "x": NaN}',
+        b'{"model": "assistant", "x": [1, -Infinity]}',
+        b'{"model": "assistant", /* "x": */ "y": 1}',
+        b'{"model": "assistant" // "x"\n}',
+        b'{"model": "assistant", "x": \'y\'}',
+        b'{"model": "assistant", x: 1}',
+        b'{"model": "assistant",}',
+        b'{,"model": "assistant"}',
+        b'{"model": "assistant", "x": [1,]}',
+        b'{"model": "assistant", "x": {"y": [}]}',
+        b'{"model": "assistant", "x": 01e}',
+        b'{"model": "assistant", "x" "y"}',
+        b'{"model": "assistant"\xc2\xa0}',
+        rb'{"model": "assist\qant"}',
+        b'{"model": "assistant", "x": %b}' % (b"[" * 300 + b"]" * 300),
+        pytest.param(b'{"model": "assistant", "x": [%b0]}' % (b"[]," * 300_000), id="300,000 lists"),
+    ],
+)
+def test_what_two_readers_of_json_could_take_for_different_things(body: bytes) -> None:
+    before = counters("hq-gw1", "assistant")["requests"]
+    answer = at_home(http(body, key=key_of(GOOD)))
+    assert (answer.status, answer.code) == (400, "invalid_json"), answer.raw
+    assert counters("hq-gw1", "assistant")["requests"] == before
+
+
+def test_the_gateway_and_python_agree_on_what_a_body_says() -> None:
+    """Good bodies damaged at random: only those pass that Python reads, too, and then every key is there once."""
+    chance = random.Random(13)
+    good = b'{"model": "assistant", "max_tokens": 1, "x\\u0061": ["\\\\", {"model": -1.5e3}, "\\"", null, true], "y": {"z": [[], 0, "}"]}}'
+    pieces = [bytes([byte]) for byte in b'{}[]",:\\ 01-'] + [b'"model"', b"null", b'"x":', b'\\"']
+    bodies = []
+    for _ in range(300):
+        body = bytearray(good)
+        for _ in range(chance.randint(1, 2)):
+            at = chance.randrange(len(body))
+            body[at : at + chance.randint(0, 2)] = chance.choice(pieces)
+        bodies.append(bytes(body))
+    found = statuses_of(*bodies)
+    passed = [body for body, status in zip(bodies, found, strict=True) if status != 400]
+    assert 30 <= len(passed) <= 270, len(passed)
+
+    def once(pairs: list[tuple[str, object]]) -> dict[str, object] | str:
+        return dict(pairs) if len(dict(pairs)) == len(pairs) else "twice"
+
+    for body in passed:
+        assert isinstance(json.loads(body), dict), body
+        # Of the nested objects, only those that are given twice at the top level count.
+        top = json.JSONDecoder(object_pairs_hook=once).decode(body.decode())
+        assert top != "twice", body
 
 
 @pytest.mark.parametrize(
@@ -122,13 +220,13 @@ def test_two_models_in_one_body_reach_no_model_that_one_alone_would_not(key: byt
         rb'"\u0070riorit\u0079": -1000',
         rb'"pri\u006Fr\u0069\u0074y": -1000',
         b'"x": %b, "priority": -1000' % (b"[" * 40 + b"]" * 40),
-        rb'"input": "x\\", "priority": -1000',
+        rb'"user": "x\\", "priority": -1000',
         pytest.param(b'"priority"%b: -1000' % (b" " * 900_000), id="blanks"),
     ],
 )
 def test_a_priority_in_a_request_for_embeddings(wish: bytes) -> None:
     """Of these, vLLM believes the body alone; chats and completions are told theirs by the gateway."""
-    body = b'{"model": "assistant", "input": "hello", %b}'
+    body = b'{"model": "assistant", %b}'
     answer = at_home(http(body % wish, key=key_of(GOOD), path="/v1/embeddings"))
     assert (answer.status, answer.code) == (400, "priority_not_allowed")
     for harmless in (

@@ -41,7 +41,7 @@ def test_two_models_in_one_body(body: bytes) -> None:
     before = counters("hq-gw1", "risk-scoring")["requests"]
     for target, vpn in (("hq-gw1", True), ("edge-gw1", False)):
         answer = exchange("edge-gw1", target, http(body, key=key_of("web-chat")), vpn=vpn)
-        assert answer.status == 404, answer.raw
+        assert (answer.status, answer.code) == (400, "duplicate_key")
     assert counters("hq-gw1", "risk-scoring")["requests"] == before
     twin()
 

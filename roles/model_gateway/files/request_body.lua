@@ -1,0 +1,242 @@
+-- Ansible managed
+-- Copyright (c) 2026, The sovereign.dify maintainers
+-- GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+-- HAProxy action `lua.read_body`: reads the keys of the body's top level.
+--
+-- HAProxy's json_query takes the first of two equal keys, Python's json the last: a body with two would be judged by one value and answered by the
+-- other. This reader refuses such bodies, and every body that two readers of JSON could take for different objects (comments, a byte order mark,
+-- another encoding, NaN, a second value behind the first).
+--
+-- It sets these variables:
+--   txn.body_fault    why the body is refused: invalid_json, duplicate_key, invalid_model; not set for a good body
+--   txn.body_key      the key that was given twice
+--   txn.body_priority whether the top level has the key `priority`
+--   txn.model         the model's name; set last, and only for a good body, so that an error in this program refuses the request
+
+local byte, find, sub = string.byte, string.find, string.sub
+
+-- Python's json gives up at a depth of about 1,000; schemas of tools stay below 50.
+local MAX_DEPTH = 200
+-- Bounds the time that one body takes (0.1 s). Numbers in lists do not count: a client may send 100,000 token ids.
+local MAX_VALUES = 100000
+
+local QUOTE, BACKSLASH, COMMA, COLON = 34, 92, 44, 58
+local OPEN_LIST, CLOSE_LIST, OPEN_OBJECT, CLOSE_OBJECT = 91, 93, 123, 125
+local CLOSED_BY = {[OPEN_LIST] = CLOSE_LIST, [OPEN_OBJECT] = CLOSE_OBJECT}
+local LITERALS = {[116] = "^true", [102] = "^false", [110] = "^null"}
+-- Keys whose value is looked at.
+local READ = {model = true}
+local ESCAPED = {['"'] = '"', ["\\"] = "\\", ["/"] = "/", b = "\b", f = "\f", n = "\n", r = "\r", t = "\t"}
+
+-- Position of the first byte at or after `at` that is no white space.
+local function skip_blanks(body, at)
+    local _, last = find(body, "^[ \t\r\n]*", at)
+    return last + 1
+end
+
+-- Position of the quotation mark that ends the string begun at `start`; nil if there is none.
+local function end_of_string(body, start)
+    local quote = find(body, '"', start + 1, true)
+    while quote do
+        local before = quote - 1
+        while byte(body, before) == BACKSLASH do
+            before = before - 1
+        end
+        -- An even number of backslashes: each escapes the next, and none the quotation mark.
+        if (quote - before) % 2 == 1 then
+            return quote
+        end
+        quote = find(body, '"', quote + 1, true)
+    end
+    return nil
+end
+
+-- Position of the last byte of the number, or of true, false or null, that begins at `at`; nil if there is none.
+local function end_of_literal(body, at)
+    local pattern = LITERALS[byte(body, at)]
+    local _, last
+    if pattern then
+        _, last = find(body, pattern, at)
+    else
+        _, last = find(body, "^%-?%d+", at)
+        if last then
+            local _, fraction = find(body, "^%.%d+", last + 1)
+            last = fraction or last
+            local _, exponent = find(body, "^[eE][+-]?%d+", last + 1)
+            last = exponent or last
+        end
+    end
+    return last
+end
+
+-- Position of the last byte of the value that begins at `at`; nil if it is no JSON, is nested too deeply, or holds more values than
+-- `budget.values`, which is lowered by each.
+local function end_of_value(body, at, budget)
+    local closers, depth = {}, 0
+    while true do
+        budget.values = budget.values - 1
+        if budget.values < 0 then
+            return nil
+        end
+        local first = byte(body, at)
+        local closer, last = CLOSED_BY[first], nil
+        if closer then
+            depth = depth + 1
+            if depth > MAX_DEPTH then
+                return nil
+            end
+            closers[depth] = closer
+            at = skip_blanks(body, at + 1)
+            if byte(body, at) == closer then
+                depth, last = depth - 1, at
+            end
+        elseif first == QUOTE then
+            last = end_of_string(body, at)
+        else
+            last = end_of_literal(body, at)
+        end
+        if not last and not closer then
+            return nil
+        end
+        -- After a value: the end of the list or object that holds it, or a comma.
+        while last do
+            if depth == 0 then
+                return last
+            end
+            at = skip_blanks(body, last + 1)
+            local following = byte(body, at)
+            if following == closers[depth] then
+                depth, last = depth - 1, at
+            elseif following == COMMA then
+                at, last = skip_blanks(body, at + 1), nil
+            else
+                return nil
+            end
+        end
+        if closers[depth] == CLOSE_OBJECT then
+            local key_end = byte(body, at) == QUOTE and end_of_string(body, at)
+            if not key_end then
+                return nil
+            end
+            at = skip_blanks(body, key_end + 1)
+            if byte(body, at) ~= COLON then
+                return nil
+            end
+            at = skip_blanks(body, at + 1)
+        else
+            -- Whole numbers in a row, except the last one, in one step: they hold no key and no string.
+            local _, numbers = find(body, "^[%d, \t\r\n]+,", at)
+            if numbers then
+                at = skip_blanks(body, numbers + 1)
+            end
+        end
+    end
+end
+
+-- What the text between two quotation marks stands for; nil if an escape in it is wrong.
+local function decode(text)
+    local escape = find(text, "\\", 1, true)
+    if not escape then
+        return text
+    end
+    local parts, from = {}, 1
+    while escape do
+        parts[#parts + 1] = sub(text, from, escape - 1)
+        local kind = sub(text, escape + 1, escape + 1)
+        from = escape + 2
+        if kind == "u" then
+            local digits = string.match(text, "^%x%x%x%x", from)
+            if not digits then
+                return nil
+            end
+            local code = tonumber(digits, 16)
+            from = from + 4
+            if code >= 0xD800 and code < 0xDC00 then
+                local low = string.match(text, "^\\u([dD][c-fC-F]%x%x)", from)
+                if low then
+                    code = 0x10000 + (code - 0xD800) * 0x400 + tonumber(low, 16) - 0xDC00
+                    from = from + 6
+                end
+            end
+            parts[#parts + 1] = utf8.char(code)
+        elseif ESCAPED[kind] then
+            parts[#parts + 1] = ESCAPED[kind]
+        else
+            return nil
+        end
+        escape = find(text, "\\", from, true)
+    end
+    parts[#parts + 1] = sub(text, from)
+    return table.concat(parts)
+end
+
+-- Read the top level of a body: a table of all keys, with the text of those values that are looked at; or nil,
+-- the fault and the key that it is about.
+local function read(body)
+    local at = skip_blanks(body, 1)
+    if byte(body, at) ~= OPEN_OBJECT then
+        return nil, "invalid_json"
+    end
+    local values, budget = {}, {values = MAX_VALUES}
+    at = skip_blanks(body, at + 1)
+    local following = byte(body, at) == CLOSE_OBJECT and CLOSE_OBJECT or COMMA
+    while following == COMMA do
+        local key_end = byte(body, at) == QUOTE and end_of_string(body, at)
+        local key = key_end and decode(sub(body, at + 1, key_end - 1))
+        if not key then
+            return nil, "invalid_json"
+        end
+        if values[key] then
+            return nil, "duplicate_key", key
+        end
+        at = skip_blanks(body, key_end + 1)
+        if byte(body, at) ~= COLON then
+            return nil, "invalid_json"
+        end
+        at = skip_blanks(body, at + 1)
+        local last = end_of_value(body, at, budget)
+        if not last then
+            return nil, "invalid_json"
+        end
+        values[key] = READ[key] and sub(body, at, last) or true
+        at = skip_blanks(body, last + 1)
+        following = byte(body, at)
+        if following == COMMA then
+            at = skip_blanks(body, at + 1)
+        end
+    end
+    if following ~= CLOSE_OBJECT or skip_blanks(body, at + 1) <= #body then
+        return nil, "invalid_json"
+    end
+    return values
+end
+
+local function read_body(txn)
+    local values, fault, key = read(txn.f:req_body() or "")
+    local model
+    if values then
+        model = values.model
+        if not model or model == "null" then
+            fault = "invalid_json"
+        elseif byte(model) ~= QUOTE then
+            fault = "invalid_model"
+        else
+            model = decode(sub(model, 2, -2))
+            fault = not model and "invalid_json" or nil
+        end
+    end
+    if fault then
+        txn:set_var("txn.body_fault", fault)
+        if key then
+            txn:set_var("txn.body_key", sub(key, 1, 64))
+        end
+        return
+    end
+    if values.priority then
+        txn:set_var("txn.body_priority", true)
+    end
+    txn:set_var("txn.model", model)
+end
+
+core.register_action("read_body", {"http-req"}, read_body, 0)
