@@ -611,7 +611,7 @@ options:
         type: str
       extra_args:
         description:
-        - Further options of C(vllm serve), without the leading dashes.
+        - Further arguments of C(vllm serve), without the leading dashes.
         type: dict
         default: {}
   clients:

@@ -196,7 +196,17 @@ def test_a_model_that_is_not_what_it_should_be_is_refused_and_the_one_in_use_ser
 
 def test_what_cannot_work_or_must_not_is_refused_all_at_once_before_anything_is_done() -> None:
     variables = {
-        "vllm_extra_args": {"trust_remote_code": True, "no-disable-fastapi-docs": True, "host": "0.0.0.0", "enable-log-requests": True},  # noqa: S104
+        "vllm_extra_args": {
+            "trust_remote_code": True,
+            "no-disable-fastapi-docs": True,
+            "host": "0.0.0.0",  # noqa: S104
+            "enable-log-requests": True,
+            "lora_modules": ["secret=/srv/adapter"],
+            "allowed-local-media-path": "/",
+            "compilation-config": {"backend": "os.system"},
+            "cudagraph-capture-sizes": "--enable-lora",
+            "an-argument-of-a-later-release": True,
+        },
         "vllm_environment": {"VLLM_SERVER_DEV_MODE": 1},
         "__vllm_shm_mb": 4096,
         "__vllm_cpu_server_mb": 999999,
@@ -205,8 +215,13 @@ def test_what_cannot_work_or_must_not_is_refused_all_at_once_before_anything_is_
     assert refused.returncode != 0
     said = " ".join(refused.stdout.split())
     for message in (
-        "argument trust-remote-code is refused: it loads code",
-        "argument disable-fastapi-docs is refused: the role sets it",
+        "argument trust_remote_code is refused: code that comes with weights is never run",
+        "argument no-disable-fastapi-docs is refused: the role vllm sets it",
+        "argument lora_modules is refused: an adapter would be served under a name of its own",
+        "argument allowed-local-media-path is refused: clients could read files of the host",
+        "argument compilation-config is refused: its key 'backend' may load code",
+        "argument cudagraph-capture-sizes is refused: vLLM would read its value '--enable-lora' as another argument",
+        "argument an-argument-of-a-later-release is refused: it is not among the arguments that change only",
         "argument host is refused",
         "argument enable-log-requests is refused: it writes what users ask",
         "VLLM_SERVER_DEV_MODE is refused",
@@ -254,10 +269,10 @@ def test_what_a_model_is_split_over_was_tried_before_and_a_hang_there_is_found(o
 
 def test_a_failed_start_refuses_nobody_ends_the_run_early_and_heals(on: Any, ask: Any) -> None:
     with Load("single", clients=4) as load:
-        failed = play({"vllm_extra_args": {"no-such-argument": 1}}, skip="vllm_install,verify")
+        failed = play({"vllm_extra_args": {"logprobs-mode": "no-such-mode"}}, skip="vllm_install,verify")
     assert failed.returncode != 0
     assert "did not come up" in failed.stdout
-    assert "no-such-argument" in failed.stdout  # The end of the journal.
+    assert "no-such-mode" in failed.stdout  # The end of the journal.
     # What had begun was answered to its end, and the other host takes the rest.
     assert len(load.answers) > 10
     assert not load.failed

@@ -18,7 +18,7 @@ try:
 except ImportError:  # comes with ansible-core; only a bare Python that merely imports this module lacks it
     yaml = None  # type: ignore[assignment]
 
-from ansible_collections.sovereign.dify.plugins.module_utils.cluster import addresses, document
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster import addresses, document, engine_arguments
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.levels import Level
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.report import Path, Report, listing, suggest
 
@@ -334,3 +334,25 @@ class Free(Kind):
     def schema(self) -> Schema:
         """Allow any object without the refused names."""
         return {"type": "object", **({"propertyNames": {"not": {"enum": sorted(self.removed)}}} if self.removed else {})}
+
+
+class EngineArguments(Kind):
+    """A mapping of arguments of ``vllm serve``: those that are allowed, and no others."""
+
+    def read(self, node: yaml.Node, at: Path, report: Report) -> object:
+        """Read a mapping as plain data."""
+        if not isinstance(node, yaml.MappingNode):
+            return self.wrong(node, at, report, "a mapping (arguments of `vllm serve`)")
+        values = {name: document.plain(value, (*at, name), report) for name, value in document.entries(node, at, report)}
+        for fault in engine_arguments.faults(values):
+            report.add((*at, fault.name), f"'{fault.name}' cannot be given here: {fault.reason}", fault.remedy)
+        return values
+
+    def describe(self) -> str:
+        """Name it."""
+        return "mapping of arguments of `vllm serve`, [those allowed](#arguments-of-vllm-serve)"
+
+    def schema(self) -> Schema:
+        """Allow the names that are allowed, with dashes or underscores."""
+        names = "|".join(sorted(engine_arguments.ALLOWED)).replace("-", "[-_]")
+        return {"type": "object", "propertyNames": {"pattern": f"^(no[-_])?({names})$"}}

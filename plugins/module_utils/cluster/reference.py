@@ -13,6 +13,7 @@ try:
 except ImportError:  # comes with ansible-core; only a bare Python that merely imports this module lacks it
     yaml = None  # type: ignore[assignment]
 
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.engine_arguments import EFFECTS, REFUSED
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.groups import GROUPS
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.kinds import Free, Kind, ListOf, MapOf
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.load import load
@@ -72,6 +73,17 @@ models:
 clients:
   core-banking: {sites: [hq], models: [risk-scoring, assistant], tier: vip}
   web-chat: {sites: [edge], models: [assistant]}
+"""
+
+_ARGUMENTS = """\
+## Arguments of vllm serve
+
+A model's `extra_args`, and `vllm_extra_args` for all models of a host, take these arguments of `vllm serve`, with dashes or underscores and without
+the leading dashes (a switch is turned off by `false`, or by `no-` before its name). Everything else is refused: vLLM has arguments that load code,
+read files, open ports or serve further models, and gets new ones with each release. Parts of an argument are given as a mapping, never by dots.
+
+| changes | arguments |
+| --- | --- |
 """
 
 _DERIVED = """\
@@ -154,6 +166,7 @@ def page() -> str:
             parts.append(f"\nNot {where}:\n\n| name | instead | why |\n| --- | --- | --- |\n")
             parts.extend(f"| `{name}` | {f'`{use}`' if use else '–'} | {why} |\n" for name, (use, why) in removed.items())
         parts.append("\n")
+    parts.append(_arguments())
     parts.append("## Groups\n\nGroup name = role name = feature switch.\n\n| group | layer | a member needs | its site needs | members |\n")
     parts.append("| --- | --- | --- | --- | --- |\n")
     for name, group in GROUPS.items():
@@ -161,6 +174,24 @@ def page() -> str:
         needs = [listing(words) if words else "–" for words in (own, [f"`{word}`" for word in group.needs])]
         parts.append(f"| `{name}` | {group.layer} | {' | '.join(needs)} | {'an odd number' if group.quorum else 'any number'} |\n")
     return "".join([*parts, "\n", _DERIVED])
+
+
+def _arguments() -> str:
+    """List the arguments of vLLM that may be given, and those that people try."""
+    lines = [_ARGUMENTS]
+    for effect, group in EFFECTS.items():
+        shown = []
+        for name, allowed in sorted(group.items()):
+            limits = [f"only {listing([f'`{value}`' for value in allowed.values])}"] if allowed.values else []
+            limits += [f"a mapping of {', '.join(f'`{key}`' for key in allowed.keys)}"] if allowed.keys else []
+            shown.append(f"`{name}`{f' ({limits[0]})' if limits else ''}")
+        lines.append(f"| {effect} | {', '.join(shown)} |\n")
+    lines.append("\nSome of those refused:\n\n| argument | instead | why |\n| --- | --- | --- |\n")
+    reasons: dict[tuple[str | None, str], list[str]] = {}
+    for name, reason in REFUSED.items():
+        reasons.setdefault(reason, []).append(f"`{name}`")
+    lines += [f"| {', '.join(names)} | {f'`{use}`' if use else '–'} | {why} |\n" for (use, why), names in reasons.items()]
+    return "".join([*lines, "\n"])
 
 
 def _removed(section: Section) -> Iterator[tuple[str, Any]]:

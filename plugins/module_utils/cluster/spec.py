@@ -15,6 +15,7 @@ from typing import Any
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.addresses import Address, Network
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.kinds import (
     Choice,
+    EngineArguments,
     Free,
     ListOf,
     MapOf,
@@ -49,23 +50,6 @@ DNS_NAME = Text(
 )
 ABSOLUTE_PATH = Text("absolute path", r"/[^\n]*", "start it with '/'")
 
-
-_OWN_OPTIONS = {
-    "trust_remote_code": (None, "code that comes with weights is never run, by policy"),
-    "tensor_parallel_size": ("tensor_parallel", "the number of GPUs is planned by host"),
-    "model": ("source", "it decides what is served"),
-    "served_model_name": (None, "a model is served under its name in this file"),
-    "port": ("port", "ports are planned by host"),
-    "host": (None, "instances listen where only their gateways reach them"),
-    "dtype": ("dtype", "it is a key of the model"),
-    "quantization": ("quantization", "it is a key of the model"),
-    "max_model_len": ("max_model_len", "it is a key of the model"),
-    "api_key": (None, "keys are checked by the model gateway"),
-    "ssl_keyfile": (None, "certificates come from the role pki"),
-    "ssl_certfile": (None, "certificates come from the role pki"),
-    "ssl_ca_certs": (None, "certificates come from the role pki"),
-    "ssl_cert_reqs": (None, "clients are always asked for a certificate"),
-}
 
 _OWN_VARIABLES = dict.fromkeys(("cluster", "site", "node"), (None, "the inventory computes it"))
 
@@ -369,9 +353,7 @@ class ModelSpec:
         "Digest of the manifest of the weights.",
         shown="not checked",
     )
-    extra_args: Mapping[str, Any] = key(
-        Free("vLLM options", _OWN_OPTIONS), "Further options of `vllm serve`, without the leading dashes.", default={}
-    )
+    extra_args: Mapping[str, Any] = key(EngineArguments(), "Further arguments of `vllm serve`, without the leading dashes.", default={})
 
 
 @dataclass(frozen=True)
