@@ -15,7 +15,7 @@ import contextlib
 import json
 import ssl
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -165,21 +165,26 @@ async def read_request(reader: asyncio.StreamReader) -> Request | None:
         return None
     method, path, _ = line.decode("latin-1").split(" ", 2)
     headers: dict[str, str] = {}
-    while (line := await reader.readline()).strip():
-        name, _, value = line.decode("latin-1").partition(":")
-        headers[name.strip().lower()] = value.strip()
+    await read_fields(reader, headers)
     return Request(method, path, headers, await read_body(reader, headers))
 
 
-async def read_body(reader: asyncio.StreamReader, headers: Mapping[str, str]) -> bytes:
-    """Read the body, by its length or in chunks."""
+async def read_fields(reader: asyncio.StreamReader, headers: dict[str, str]) -> None:
+    """Read header fields, or trailers, up to the empty line behind them."""
+    while (line := await reader.readline()).strip():
+        name, _, value = line.decode("latin-1").partition(":")
+        headers[name.strip().lower()] = value.strip()
+
+
+async def read_body(reader: asyncio.StreamReader, headers: dict[str, str]) -> bytes:
+    """Read the body, by its length or in chunks; trailers become headers, as uvicorn has it."""
     if "chunked" not in headers.get("transfer-encoding", "").lower():
         return await reader.readexactly(min(int(headers.get("content-length", 0)), MAX_BODY))
     body = b""
     while size := int((await reader.readline()).split(b";")[0], 16):
         body += await reader.readexactly(size)
         await reader.readline()
-    await reader.readline()
+    await read_fields(reader, headers)
     return body
 
 

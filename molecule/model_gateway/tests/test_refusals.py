@@ -308,6 +308,38 @@ def test_a_body_that_is_too_large() -> None:
     assert at_home(f"{head}Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n".encode() + chunked).status == 200
 
 
+def test_trailers_reach_no_model_server() -> None:
+    """A model server takes them for headers: vLLM would choose an engine by them."""
+    body = chat("assistant")
+    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {key}\r\nConnection: close\r\n{more}\r\n"
+    chunks = b"%x\r\n%b\r\n%x;x=y\r\n%b\r\n0\r\n" % (7, body[:7], len(body) - 7, body[7:])
+    trailers = b"X-data-parallel-rank: 7\r\nendpoint-load-metrics-format: json\r\n"
+    # The listener of the site, the same by way of the edge, and the one for peers.
+    for source, target, vpn, client in (
+        ("hq-gw2", "hq-gw1", False, GOOD),
+        ("edge-gw1", "edge-gw1", False, "web-chat"),
+        ("edge-gw1", "hq-gw1", True, "web-chat"),
+    ):
+        for more in ("", "Trailer: X-data-parallel-rank\r\nTE: trailers\r\n"):
+            start = head.format(key=key_of(client), more=f"Transfer-Encoding: chunked\r\n{more}").encode()
+            before = counters("hq-gw1", "assistant")["requests"] + counters("hq-gw2", "assistant")["requests"]
+            for end in (trailers, b"a:\r\n", b"Host: x\r\nContent-Length: 3\r\n"):
+                # At once, and when a gateway that does not wait would have passed the body on.
+                for sent in ([start + chunks + end + b"\r\n"], [start + chunks, (0.3, end), (0.3, b"\r\n")]):
+                    answer = exchange(source, target, *sent, vpn=vpn)
+                    assert (answer.status, answer.code) == (400, "trailers_not_allowed"), (target, more, end, answer.raw)
+            assert counters("hq-gw1", "assistant")["requests"] + counters("hq-gw2", "assistant")["requests"] == before
+            plain = exchange(source, target, start + chunks + b"\r\n", vpn=vpn)
+            assert plain.status == 200, plain.raw
+            assert not {"trailer", "te", "x-data-parallel-rank"} & set(plain.json()["stub"]["headers"])
+    # So many that they do not fit beside the body. What follows a body of known length is another request.
+    start = head.format(key=key_of(GOOD), more="Transfer-Encoding: chunked\r\n").encode()
+    for amount in (1_000, 1_000_000):
+        answer = at_home(start + chunks + b"X-A: " + b"x" * amount + b"\r\nX-data-parallel-rank: 7\r\n\r\n")
+        assert 400 <= answer.status < 500, answer.raw[:300]
+    twin()
+
+
 def test_headers_that_are_too_large() -> None:
     answer = at_home(http(chat("assistant"), key=key_of(GOOD), headers=f"X-Padding: {'x' * 40_000}\r\n"))
     assert (answer.status, answer.code) == (431, "headers_too_large")

@@ -9,7 +9,7 @@
 -- another encoding, NaN, a second value behind the first).
 --
 -- It sets these variables:
---   txn.body_fault    why the body is refused: invalid_json, duplicate_key, invalid_model; not set for a good body
+--   txn.body_fault    why the body is refused: trailers, invalid_json, duplicate_key, invalid_model; not set for a good body
 --   txn.body_key      the key that was given twice
 --   txn.body_priority whether the top level has the key `priority`
 --   txn.model         the model's name; set last, and only for a good body, so that an error in this program refuses the request
@@ -212,7 +212,28 @@ local function read(body)
     return values
 end
 
+-- Whether header fields follow the body (HTTP trailers). HAProxy passes them on and lets no rule look at them; its list of the message's blocks shows them.
+local function has_trailers(txn)
+    -- Only a chunked body ends with such a block.
+    if txn.f:internal_htx_blk_type("tail") ~= "HTX_BLK_EOT" then
+        return false
+    end
+    local position, block = 0, ""
+    while block ~= "HTX_BLK_EOT" do
+        block = txn.f:internal_htx_blk_type(tostring(position))
+        if block == "HTX_BLK_TLR" then
+            return true
+        end
+        position = position + 1
+    end
+    return false
+end
+
 local function read_body(txn)
+    if has_trailers(txn) then
+        txn:set_var("txn.body_fault", "trailers")
+        return
+    end
     local values, fault, key = read(txn.f:req_body() or "")
     local model
     if values then
