@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -411,3 +412,63 @@ def test_a_key_above_its_rate_is_held_to_it_and_its_neighbour_is_not() -> None:
     assert json.loads(last.split(b"\r\n\r\n", 1)[1].split(b"HTTP/1.1")[0])["error"]["code"] == "rate_limit_exceeded"
     neighbour = at_home(*[http(chat("assistant", max_tokens=1), key=key_of(GOOD), close=False)] * 30, http(chat("assistant"), key=key_of(GOOD)))
     assert served(neighbour) == 31
+
+
+def test_a_request_for_many_answers_is_refused_and_one_for_several_counts_as_several() -> None:
+    """Tier ``metered``: 5 requests a second, 10 at once. At most 4 answers a request in this scenario."""
+
+    def ask(path: str, *fields: bytes, client: str = GOOD) -> Answer:
+        bodies = [b'{"model": "assistant", "max_tokens": 1, %b}' % field for field in fields]
+        pieces = [http(body, key=key_of(client), path=path, close=number == len(bodies)) for number, body in enumerate(bodies, 1)]
+        return at_home(*pieces)
+
+    chats, completions = "/v1/chat/completions", "/v1/completions"
+    for path, fields in (
+        (chats, b'"n": 5'),
+        (chats, b'"n": 256'),
+        (chats, b'"best_of": 5, "n": 1'),
+        (completions, b'"n": 3, "prompt": ["a", "b]"]'),
+        (completions, b'"prompt": [[1, 2], [3], [4], [5], [6]]'),
+    ):
+        many = ask(path, fields)
+        assert (many.status, many.code) == (400, "too_many_answers"), (fields, many.raw)
+        assert "at most 4 may be asked for" in many.json()["error"]["message"]
+    for fields in (b'"n": "5"', b'"n": 5.0', b'"n": 5e0', b'"n": true', b'"best_of": [5]', b'"n": 99999999999'):
+        odd = ask(chats, fields)
+        assert (odd.status, odd.code) == (400, "invalid_n"), (fields, odd.raw)
+    several = (b'"n": 4', b'"n": null, "best_of": 0', b'"prompt": "x"')
+    assert served(ask(chats, *several)) == len(several)
+    prompts = (b'"n": 2, "prompt": ["a", "b"]', b'"prompt": [1, 2, 3, 4, 5, 6]', b'"prompt": ["a", "b", "c", "d"]', b'"prompt": []')
+    assert served(ask(completions, *prompts)) == len(prompts)
+    # Whatever an earlier test has used up is given back within two seconds.
+    time.sleep(2.5)
+    flood = ask(chats, *[b'"n": 4'] * 20, client="metered")
+    assert 3 <= served(flood) <= 4, flood.raw
+    assert flood.raw.count(b"HTTP/1.1 429") == 20 - served(flood)
+
+
+@pytest.mark.parametrize("listener", ["site", "vpn"])
+def test_every_refusal_of_valid_http_is_json(listener: str) -> None:
+    """HAProxy 3.0 refuses what is no HTTP before it asks any rule, with a page of its own that cannot be replaced."""
+    vpn, client = listener == "vpn", "web-chat" if listener == "vpn" else GOOD
+    source = "edge-gw1" if vpn else "hq-gw2"
+
+    def ask(request: bytes) -> Answer:
+        return exchange(source, "hq-gw1", request, vpn=vpn)
+
+    body, key = chat("assistant"), key_of(client)
+    good = ask(http(body, key=key, headers="".join(f"X-{number}: x\r\n" for number in range(2000))))
+    assert good.status == 200
+    assert len(good.json()["stub"]["headers"]) < 10
+    for request, status in (
+        (http(body, key=key, headers="".join(f"X-{number}: x\r\n" for number in range(6000))), 431),
+        (http(body, key=key, method="TRACE"), 405),
+        (http(body, key=key, method="PROPFIND"), 405),
+        (http(body, key=key, method="BREW", path="/coffee"), 404),
+        (http(body, key=key, headers="Expect: 200-maybe\r\n"), 200),
+        (http(b"x", key=key), 400),
+    ):
+        answer = ask(request)
+        assert answer.status == status, answer.raw
+        assert answer.headers["content-type"] == "application/json"
+        assert status == 200 or answer.code

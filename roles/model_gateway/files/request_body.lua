@@ -9,9 +9,11 @@
 -- another encoding, NaN, a second value behind the first).
 --
 -- It sets these variables:
---   txn.body_fault    why the body is refused: trailers, invalid_json, duplicate_key, invalid_model; not set for a good body
+--   txn.body_fault    why the body is refused: trailers, invalid_json, duplicate_key, invalid_model, invalid_n;
+--                     not set for a good body
 --   txn.body_key      the key that was given twice
 --   txn.body_priority whether the top level has the key `priority`
+--   txn.answers       number of answers that the body asks for: `n` or `best_of`, times the number of prompts
 --   txn.model         the model's name; set last, and only for a good body, so that an error in this program refuses the request
 
 local byte, find, sub = string.byte, string.find, string.sub
@@ -26,7 +28,7 @@ local OPEN_LIST, CLOSE_LIST, OPEN_OBJECT, CLOSE_OBJECT = 91, 93, 123, 125
 local CLOSED_BY = {[OPEN_LIST] = CLOSE_LIST, [OPEN_OBJECT] = CLOSE_OBJECT}
 local LITERALS = {[116] = "^true", [102] = "^false", [110] = "^null"}
 -- Keys whose value is looked at.
-local READ = {model = true}
+local READ = {model = true, n = true, best_of = true, prompt = true}
 local ESCAPED = {['"'] = '"', ["\\"] = "\\", ["/"] = "/", b = "\b", f = "\f", n = "\n", r = "\r", t = "\t"}
 
 -- Position of the first byte at or after `at` that is no white space.
@@ -212,6 +214,30 @@ local function read(body)
     return values
 end
 
+-- The number that a value is; 1 where it is missing or null, nil where it is no whole number. vLLM takes "8" and 8.0 for 8, so they are refused.
+local function whole_number(text)
+    if not text or text == "null" then
+        return 1
+    end
+    return #text <= 9 and find(text, "^%-?%d+$") and tonumber(text) or nil
+end
+
+-- How many prompts a value is: a list of token ids is one, a list of texts or of such lists has one for each.
+local function count_prompts(text)
+    local at = text and byte(text) == OPEN_LIST and skip_blanks(text, 2)
+    if not at or (byte(text, at) ~= QUOTE and byte(text, at) ~= OPEN_LIST) then
+        return 1
+    end
+    local count, budget = 0, {values = MAX_VALUES}
+    repeat
+        count = count + 1
+        at = skip_blanks(text, end_of_value(text, at, budget) + 1)
+        local more = byte(text, at) == COMMA
+        at = skip_blanks(text, at + 1)
+    until not more
+    return count
+end
+
 -- Whether header fields follow the body (HTTP trailers). HAProxy passes them on and lets no rule look at them; its list of the message's blocks shows them.
 local function has_trailers(txn)
     -- Only a chunked body ends with such a block.
@@ -247,6 +273,16 @@ local function read_body(txn)
             fault = not model and "invalid_json" or nil
         end
     end
+    local answers
+    if not fault then
+        local n, best_of = whole_number(values.n), whole_number(values.best_of)
+        if n and best_of then
+            -- Only completions know prompts.
+            answers = math.max(1, n, best_of) * (txn.f:path() == "/v1/completions" and count_prompts(values.prompt) or 1)
+        else
+            fault = "invalid_n"
+        end
+    end
     if fault then
         txn:set_var("txn.body_fault", fault)
         if key then
@@ -257,6 +293,7 @@ local function read_body(txn)
     if values.priority then
         txn:set_var("txn.body_priority", true)
     end
+    txn:set_var("txn.answers", answers)
     txn:set_var("txn.model", model)
 end
 
