@@ -29,10 +29,17 @@ class ActionModule(ActionBase):
         super().run(tmp, task_vars)
         variables = task_vars or {}
         arguments = dict(self._task.args)
-        result: dict[str, Any] = self._execute_module(module_name="sovereign.dify.nftables_table", module_args=arguments, task_vars=variables)
+        rollback = int(arguments.get("rollback", 60))
+        cut: AnsibleConnectionFailure | None = None
+        try:
+            result: dict[str, Any] = self._once(arguments, variables)
+        except AnsibleConnectionFailure as error:
+            # Either the host was not there, or the new rules have cut the very connection that applied them: then a change waits over there.
+            result, cut = {"changed": True, "pending": True}, error
         if result.get("pending") and not result.get("failed"):
-            rollback = int(arguments.get("rollback", 60))
             confirmation = self._confirm({**arguments, "state": "confirmed"}, rollback + PATIENCE, variables)
+            if cut and not confirmation.get("failed") and not confirmation.get("changed"):
+                raise cut
             if confirmation.get("failed"):
                 result["failed"] = True
                 result["rolled_back"] = bool(confirmation.get("rolled_back"))
@@ -44,6 +51,17 @@ class ActionModule(ActionBase):
                 )
             result["pending"] = False
         return result
+
+    def _once(self, arguments: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
+        """Run the module without the connection's own retries: when the rules cut it, each would apply them once more."""
+        retries = self._connection.get_option("reconnection_retries") if self._connection.has_option("reconnection_retries") else None
+        if retries is not None:
+            self._connection.set_option("reconnection_retries", 0)
+        try:
+            return dict(self._execute_module(module_name="sovereign.dify.nftables_table", module_args=arguments, task_vars=variables))
+        finally:
+            if retries is not None:
+                self._connection.set_option("reconnection_retries", retries)
 
     def _confirm(self, arguments: dict[str, Any], seconds: int, variables: dict[str, Any]) -> dict[str, Any]:
         """Confirm over a new connection, as soon as there is one."""

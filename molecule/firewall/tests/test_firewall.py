@@ -133,15 +133,49 @@ def test_a_bad_declaration_is_refused_with_all_its_mistakes(play: Any, on: Any) 
     assert on("debian12").check_output("cat /etc/sovereign/firewall/rules.d/firewall.nft") == before
 
 
+@pytest.mark.parametrize("wrong", [{"firewall_ssh_networks": ["203.0.113.0/24"]}, {"firewall_ssh_port": 23}], ids=str)
+def test_rules_that_would_cut_this_run_are_refused_before_anything_is_written(play: Any, on: Any, wrong: dict[str, Any]) -> None:
+    files = "cat /etc/sovereign/firewall/base.nft /etc/sovereign/firewall/ruleset.nft"
+    before = on("debian12").check_output(files)
+    run = play("firewall_configure,firewall_service", **wrong)
+    assert run.returncode != 0
+    assert "Ansible came from 198.18.21.1 to port 22" in " ".join(run.stdout.split()), run.stdout
+    assert on("debian12").check_output(files) == before
+
+
+@pytest.fixture
+def other_port(on: Any, wait_for_listener: Callable[[Any, int], None]) -> Iterator[int]:
+    """Have debian12 answer SSH on another port only, behind no firewall, as a host that the platform has not seen yet."""
+    host = on("debian12")
+    host.check_output("cp /etc/default/ssh /tmp/ssh.default; echo 'SSHD_OPTS=\"-p 2222\"' > /etc/default/ssh; systemctl restart ssh")
+    wait_for_listener(host, 2222)
+    host.check_output("systemctl stop sovereign-firewall")
+    yield 2222
+    host.check_output("systemctl stop sovereign-firewall; cp /tmp/ssh.default /etc/default/ssh; systemctl restart ssh")
+    wait_for_listener(host, 22)
+
+
+def test_ssh_is_opened_at_the_port_that_this_run_came_to(play: Any, on: Any, other_port: int) -> None:
+    # It succeeds only when a new connection comes through the rules.
+    run = play("firewall_configure,firewall_service", ansible_port=other_port)
+    assert run.returncode == 0, run.stdout
+    assert f"tcp dport {other_port} " in on("debian12").check_output("nft list chain inet sovereign input")
+    # No port is open that nobody asked for.
+    assert "tcp dport 22 " not in on("debian12").check_output("nft list chain inet sovereign input")
+
+
 def test_rules_that_lock_ansible_out_are_taken_back(play: Any, on: Any, stream: Callable[[], bool]) -> None:
     host = on("debian12")
+    assert play("firewall_configure,firewall_service").returncode == 0
     live = host.check_output("nft --stateless list table inet sovereign")
-    run = play("firewall_configure,firewall_service", firewall_ssh_networks=["203.0.113.0/24"], firewall_rollback_timeout=6)
+    # What a mistake in the role itself would do; in the declared networks and port it is found before.
+    host.check_output("sed -i 's/tcp dport 22 /tcp dport 23 /; s/tcp sport 22 /tcp sport 23 /' /etc/sovereign/firewall/base.nft")
+    run = play("firewall_service", firewall_rollback_timeout=6)
     assert run.returncode != 0
     assert "gone back to the rules of before" in run.stdout, run.stdout
     assert host.check_output("nft --stateless list table inet sovereign") == live
     # What a reboot would load is what was confirmed, too.
-    assert "203.0.113.0/24" not in host.check_output("cat /etc/sovereign/firewall/ruleset.nft")
+    assert "dport 23" not in host.check_output("cat /etc/sovereign/firewall/ruleset.nft")
     run = play("firewall_configure,firewall_service")
     assert run.returncode == 0, run.stdout
     assert host.check_output("nft --stateless list table inet sovereign") == live
