@@ -52,8 +52,8 @@ options:
         default: []
       admin_networks:
         description:
-        - Networks that may open SSH.
-        - 'Default: any.'
+        - 'Networks that may open SSH: administrators'', and the controller''s or its jump host''s. Required on sites above C(public).'
+        - 'Default: any on C(public) sites.'
         type: list
         elements: str
       client_networks:

@@ -16,8 +16,10 @@ positional: owner, table
 options:
   _input:
     description:
-      - The rules, as dictionaries with C(chain) (V(input) or V(output)), C(protocol), C(ports), C(peers), C(interface) and C(comment).
+      - The rules, as dictionaries with C(chain) (V(input) or V(output)), C(protocol), C(ports), C(peers), C(interface), C(at) and C(comment).
       - Without C(peers) a rule holds for any address; with an empty list for none. C(from) and C(to) are short for a chain with peers.
+      - C(at) says where packets of an input rule may come in - V(lan) (neither the VPN nor the WAN; the default), V(wan) (the LAN and the WAN)
+        or V(any).
       - C(icmp) lets echo requests through; answers and errors always pass.
     type: list
     elements: dict

@@ -31,6 +31,7 @@ sites:
   hq:
     clearance: restricted
     networks: [198.18.1.0/24]
+    admin_networks: [198.18.1.0/24]
     hosts:
       hq-gw1: {address: 198.18.1.11, wan_address: 198.18.9.11, vpn_address: 198.19.0.11, groups: [wireguard, model_gateway, nginx]}
       hq-gpu1: {address: 198.18.1.31, gpus: 4, groups: [vllm]}

@@ -114,7 +114,7 @@ def test_a_bad_file_is_refused_before_anything_is_applied(play: Any, on: Any, li
     live = host.check_output("nft --stateless list table inet sovereign")
     fragment = host.check_output("cat /etc/sovereign/firewall/rules.d/pki.nft")
     try:
-        broken = fragment.replace("chain declared_input {", "chain declared_input {\n" + line, 1)
+        broken = fragment.replace("chain declared_input_lan {", "chain declared_input_lan {\n" + line, 1)
         host.check_output("printf '%%s\\n' %s > /etc/sovereign/firewall/rules.d/pki.nft", broken)
         run = play("firewall_service")
     finally:
@@ -139,7 +139,7 @@ def test_rules_that_would_cut_this_run_are_refused_before_anything_is_written(pl
     before = on("debian12").check_output(files)
     run = play("firewall_configure,firewall_service", **wrong)
     assert run.returncode != 0
-    assert "Ansible came from 198.18.21.1 to port 22" in " ".join(run.stdout.split()), run.stdout
+    assert "Ansible came from 198.18.21.1 to 198.18.21.12 port 22" in " ".join(run.stdout.split()), run.stdout
     assert on("debian12").check_output(files) == before
 
 

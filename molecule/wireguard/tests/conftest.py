@@ -40,18 +40,19 @@ def play() -> Play:
 
 @pytest.fixture(scope="session", autouse=True)
 def listeners(on: Any) -> Iterator[None]:
-    """On every host, echoes on port 5001, which is declared, and 5002, which is not."""
+    """On every host, echoes on ports declared for the VPN (5001), the LAN (5003), the LAN and the WAN (5004), and on an undeclared one (5002)."""
     names = ("hub1", "hub2", "spoke")
+    ports = (5001, 5002, 5003, 5004)
     for name in names:
-        for port in (5001, 5002):
+        for port in ports:
             on(name).check_output(f"systemd-run --unit=echo-{port} --collect python3 -c %s", ECHO.format(port=port))
     for name in names:
-        for port in (5001, 5002):
+        for port in ports:
             listening = f"ss --listening --tcp --numeric --no-header sport = :{port} | grep -q LISTEN"
             on(name).check_output(f"timeout 10 sh -c 'until {listening}; do sleep 0.1; done'")
     yield
     for name in names:
-        on(name).run("systemctl stop echo-5001 echo-5002")
+        on(name).run("systemctl stop " + " ".join(f"echo-{port}" for port in ports))
 
 
 @pytest.fixture(scope="module")

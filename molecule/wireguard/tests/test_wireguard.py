@@ -49,6 +49,31 @@ def test_inside_the_tunnel_only_declared_ports_are_reachable(on: Any) -> None:
     assert connects(on, "hub1", VPN["hub1"], 5002)
 
 
+WAYS = {"lan": ("198.18.22.71", "198.18.22.11"), "wan": ("198.18.32.71", "198.18.32.11"), "vpn": (VPN["spoke"], VPN["hub1"])}
+
+
+@pytest.mark.parametrize(
+    ("port", "open_at"),
+    [(22, ["lan"]), (5003, ["lan"]), (5004, ["lan", "wan"])],
+    ids=["ssh", "a rule for the LAN", "a rule for the LAN and the WAN"],
+)
+def test_a_port_is_open_only_where_its_rule_is_meant_for(on: Any, port: int, open_at: list[str]) -> None:
+    assert [way for way, (sender, address) in WAYS.items() if connects(on, "spoke", address, port, sender)] == open_at
+
+
+def test_the_lan_address_cannot_be_reached_through_the_wan(on: Any) -> None:
+    address = WAYS["lan"][1]
+    assert connects(on, "spoke", address, 22)
+    on("spoke").check_output(f"ip route add {address}/32 via {WAYS['wan'][1]} src {WAYS['wan'][0]}")
+    try:
+        for port in (22, 5003, 5004):
+            assert not connects(on, "spoke", address, port)
+    finally:
+        on("spoke").check_output(f"ip route delete {address}/32")
+    # They came to the host, and were dropped for the interface that they came through.
+    assert "packets 0 " not in on("hub1").check_output("nft list counter inet sovereign input_elsewhere")
+
+
 def test_a_peer_cannot_send_from_an_address_that_is_not_its_own(on: Any) -> None:
     # The firewall would let the whole network of the VPN in at this port: it is WireGuard that does not.
     on("spoke").check_output("ip address add 198.19.22.99/32 dev lo")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.addresses import Address, Network
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.hosts import Host
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.kinds import numbered
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.levels import Level
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.plan import Plan
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.report import Path, Report, listing, show
 
@@ -27,6 +28,7 @@ def check(plan: Plan, report: Report) -> None:
     networks = list(_networks(plan))
     _overlaps(networks, report)
     _shared(plan, report)
+    _administrators(plan, report)
     for host in plan.hosts:
         _in_site(host, plan, networks, report)
         _in_vpn(host, plan, report)
@@ -55,6 +57,18 @@ def _addresses(host: Host) -> Iterator[tuple[str, Address]]:
     for key, address in (("address", host.address), ("wan_address", host.wan_address), ("vpn_address", host.vpn_address)):
         if address:
             yield key, address
+
+
+def _administrators(plan: Plan, report: Report) -> None:
+    """Check that a site above the lowest clearance says who may open SSH."""
+    for name, site in plan.spec.sites.items():
+        path = ("sites", name, "admin_networks")
+        if site.admin_networks is None and report.readable(path) and site.clearance is not None and site.clearance > Level.PUBLIC:
+            report.add(
+                path,
+                f"is missing; on a site that is cleared for '{site.clearance}' SSH is not open to everybody",
+                "name the networks of administrators and of the controller, such as [10.0.250.0/24]",
+            )
 
 
 def _shared(plan: Plan, report: Report) -> None:

@@ -244,7 +244,11 @@ class SiteSpec:
     networks: tuple[Network, ...] = key(
         ListOf(ip_network()), "LAN networks. When given, every `address` of the site must lie in one of them.", default=()
     )
-    admin_networks: tuple[Network, ...] | None = key(ListOf(ip_network(), 1), "Networks that may open SSH.", shown="any")
+    admin_networks: tuple[Network, ...] | None = key(
+        ListOf(ip_network(), 1),
+        "Networks that may open SSH: administrators', and the controller's or its jump host's. Required on sites above `public`.",
+        shown="any on `public` sites",
+    )
     client_networks: tuple[Network, ...] | None = key(ListOf(ip_network()), "Networks that may open the entry.", shown="any")
     egress: tuple[EgressSpec, ...] | None = key(
         ListOf(Section(EgressSpec, "egress rule")),

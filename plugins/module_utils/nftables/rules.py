@@ -4,11 +4,14 @@
 A rule is a dictionary::
 
     {chain: input|output, protocol: tcp|udp|sctp|icmp|ah|esp|gre|vrrp, ports: [443, "8000-8010"], peers: [198.18.1.0/24, "fd00::1"],
-     interface: wg0, comment: text}
+     interface: wg0, at: lan, comment: text}
 
 ``ports`` belongs to the protocols that have them, and is then required. Without ``peers`` the rule holds for any address. An *empty* list of either
 lets nothing through, so that a list that was computed from a group without members never opens a port to the world. ``{from: [...]}`` and
 ``{to: [...]}`` are short for ``chain: input`` and ``chain: output`` with those peers.
+
+``at`` says where packets may come in: ``lan`` (what is neither the VPN nor the WAN), ``wan`` (the LAN and the WAN) or ``any``. An input rule
+without it is for the LAN, or, where it names an interface, for that interface alone.
 """
 
 from __future__ import annotations
@@ -26,7 +29,9 @@ PORT_PROTOCOLS = ("tcp", "udp", "sctp")
 # By number, because nft knows the names only where /etc/protocols is installed.
 PLAIN_PROTOCOLS = {"ah": 51, "esp": 50, "gre": 47, "vrrp": 112}
 PROTOCOLS = (*PORT_PROTOCOLS, "icmp", *PLAIN_PROTOCOLS)
-KEYS = ("chain", "protocol", "ports", "peers", "from", "to", "interface", "comment")
+KEYS = ("chain", "protocol", "ports", "peers", "from", "to", "interface", "at", "comment")
+# Where packets come in, and the chain of the table that takes rules for it.
+INPUT_CHAINS = {"lan": "declared_input_lan", "wan": "declared_input_wan", "any": "declared_input"}
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
 _INTERFACE = re.compile(r"[A-Za-z0-9_.:-]{1,15}|[A-Za-z0-9_.:-]{1,14}\*")
@@ -49,6 +54,12 @@ class Rule:
     peers: tuple[Network, ...] | None
     interface: str | None
     comment: str
+    at: str = "any"
+
+    @property
+    def target(self) -> str:
+        """Name the chain of the table that takes the rule."""
+        return INPUT_CHAINS[self.at] if self.chain == "input" else "declared_output"
 
     def lines(self, owner: str) -> list[str]:
         """Write the rule, one line for each address family it concerns."""
@@ -146,7 +157,12 @@ def _rule(entry: Any, problems: list[str]) -> Rule | None:  # noqa: ANN401 - wha
     if not _COMMENT.fullmatch(comment):
         problems.append("the comment is longer than 80 characters or holds a quote, a backslash or a line break")
     ports = _ports(entry.get("ports"), protocol, problems)
-    return Rule(chain, protocol, ports, peers, str(interface) if interface else None, comment)
+    at = str(entry.get("at") or ("any" if interface or chain == "output" else "lan"))
+    if at not in INPUT_CHAINS:
+        problems.append(f"at '{at}' is none of {', '.join(INPUT_CHAINS)}")
+    elif at != "any" and (interface or chain == "output"):
+        problems.append("at is for input rules that name no interface")
+    return Rule(chain, protocol, ports, peers, str(interface) if interface else None, comment, at)
 
 
 def _direction(entry: Mapping[str, Any], problems: list[str]) -> tuple[str, tuple[Network, ...] | None]:
@@ -212,7 +228,8 @@ def fragment(declared: Sequence[Mapping[str, Any]], owner: str, table: str) -> s
     Args:
         declared: The rules, see above.
         owner: Name of the role; stands in each rule's comment.
-        table: The table's family and name, such as ``inet sovereign``. Its chains ``declared_input`` and ``declared_output`` take the rules.
+        table: The table's family and name, such as ``inet sovereign``. Its chains ``declared_input``, ``declared_input_wan``,
+            ``declared_input_lan`` and ``declared_output`` take the rules.
 
     Raises:
         RuleError: with every mistake.
@@ -221,9 +238,9 @@ def fragment(declared: Sequence[Mapping[str, Any]], owner: str, table: str) -> s
         raise RuleError(f"'{owner}' is no name of a role")
     rules = parse(declared)
     lines = [f"table {table} {{"]
-    for chain in CHAINS:
-        body = [f"\t\t{line}" for rule in rules if rule.chain == chain for line in rule.lines(owner)]
+    for chain in (*INPUT_CHAINS.values(), "declared_output"):
+        body = [f"\t\t{line}" for rule in rules if rule.target == chain for line in rule.lines(owner)]
         if body:
-            lines.extend([f"\tchain declared_{chain} {{", *body, "\t}"])
+            lines.extend([f"\tchain {chain} {{", *body, "\t}"])
     lines.append("}")
     return "\n".join(lines)

@@ -18,6 +18,7 @@ BRANCH = (
     """\
   branch:
     clearance: internal
+    admin_networks: [198.18.0.0/15]
     hosts:
       branch-gw1: {address: 198.18.3.11, vpn_address: 198.19.0.31, groups: [wireguard, model_gateway]}
 models:
@@ -203,12 +204,12 @@ def test_an_instance_over_several_hosts_has_one_that_answers_and_a_share_of_the_
 def test_site_knobs() -> None:
     given = """
     networks: [198.18.1.0/24, "fd00:1::/64"]
-    admin_networks: [198.18.0.0/16]
     client_networks: []
     egress: [{to: [198.18.5.5/32], protocol: tcp, ports: [443], comment: mirror}]
     entry: {name: ai.example.com, port: 8443}
 """
-    site = contract(("clearance: restricted\n", f"clearance: restricted{given.replace('8443', '9443')}")).sites["hq"]
+    edits = (("clearance: restricted\n", f"clearance: restricted{given.replace('8443', '9443')}"), ("198.18.0.0/15", "198.18.0.0/16"))
+    site = contract(*edits).sites["hq"]
     assert site["networks"] == ["198.18.1.0/24", "fd00:1::/64"]
     assert site["admin_networks"] == ["198.18.0.0/16"]
     assert site["client_networks"] == []

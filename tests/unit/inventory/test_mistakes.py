@@ -82,7 +82,7 @@ def test_a_new_group_brings_its_needs_in_one_line() -> None:
     found = mistakes(edited(("groups: [vllm]", "groups: [vllm, patroni]")), groups)
     assert [mistake.partition(";")[0] for mistake in found] == [
         "6: sites.hq: 'patroni' (hq-gpu1) needs 'etcd', which the site lacks",
-        "10: sites.hq.hosts.hq-gpu1.wan_address: host 'hq-gpu1' is in the group 'patroni', which needs it",
+        "11: sites.hq.hosts.hq-gpu1.wan_address: host 'hq-gpu1' is in the group 'patroni', which needs it",
     ]
 
 
@@ -101,7 +101,7 @@ def test_earlier_hosts_without_the_variable_are_named_one_by_one() -> None:
 
 def test_an_earlier_group_without_hosts_is_a_mistake() -> None:
     found = mistakes(edited(HOSTS_FROM), earlier=Earlier(("gpus",), lambda group: {}))
-    assert [mistake.partition(";")[0] for mistake in found] == ["10: sites.hq.hosts_from[0].group: group 'gpus' has no hosts"]
+    assert [mistake.partition(";")[0] for mistake in found] == ["11: sites.hq.hosts_from[0].group: group 'gpus' has no hosts"]
 
 
 def test_an_earlier_group_is_suggested() -> None:
@@ -113,6 +113,6 @@ def test_rules_hold_for_earlier_hosts_too() -> None:
     hosts = {"hq-gpu1": {"lan": "198.18.1.11"}, "nginx": {"lan": "198.18.1.32"}}
     found = mistakes(edited(HOSTS_FROM), earlier=Earlier(("gpus",), lambda group: hosts))
     assert [mistake.partition(";")[0] for mistake in found] == [
-        "10: sites.hq.hosts_from[0]: 'nginx' is also the name of a group",
-        "10: sites.hq.hosts_from[0].address_var: 198.18.1.11 is already the address of 'hq-gw1' (line 9)",
+        "11: sites.hq.hosts_from[0]: 'nginx' is also the name of a group",
+        "11: sites.hq.hosts_from[0].address_var: 198.18.1.11 is already the address of 'hq-gw1' (line 10)",
     ]

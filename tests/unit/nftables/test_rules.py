@@ -103,6 +103,9 @@ def test_from_and_to_are_short_for_a_chain_with_peers() -> None:
         (HTTPS | {"comment": 'x" accept\n'}, "the comment is longer"),
         (HTTPS | {"comment": "x" * 81}, "the comment is longer"),
         (HTTPS | {"port": 1}, "unknown keys port"),
+        (HTTPS | {"at": "dmz"}, "at 'dmz' is none of lan, wan, any"),
+        (HTTPS | {"at": "wan", "interface": "eth1"}, "at is for input rules that name no interface"),
+        (HTTPS | {"at": "lan", "chain": "output"}, "at is for input rules that name no interface"),
         ("tcp/443", "is a str, not a dictionary"),
     ],
 )
@@ -125,7 +128,7 @@ def test_a_fragment_fills_the_chains_of_its_table() -> None:
     text = fragment([HTTPS, {"to": ["198.18.1.1"], "protocol": "udp", "ports": [53], "comment": "DNS"}], "nginx", "inet sovereign")
     assert text.splitlines() == [
         "table inet sovereign {",
-        "\tchain declared_input {",
+        "\tchain declared_input_lan {",
         '\t\ttcp dport 443 counter accept comment "nginx"',
         "\t}",
         "\tchain declared_output {",
@@ -142,4 +145,18 @@ def test_an_owner_is_the_name_of_a_role(owner: str) -> None:
 
 
 def test_rules_are_values() -> None:
-    assert parse([HTTPS])[0] == Rule("input", "tcp", ((443, 443),), None, None, "")
+    assert parse([HTTPS])[0] == Rule("input", "tcp", ((443, 443),), None, None, "", "lan")
+
+
+@pytest.mark.parametrize(
+    ("keys", "chain"),
+    [
+        ({}, "declared_input_lan"),
+        ({"at": "wan"}, "declared_input_wan"),
+        ({"at": "any"}, "declared_input"),
+        ({"interface": "wg0"}, "declared_input"),
+        ({"chain": "output"}, "declared_output"),
+    ],
+)
+def test_a_rule_is_for_the_lan_unless_it_says_otherwise(keys: dict[str, str], chain: str) -> None:
+    assert parse([HTTPS | keys])[0].target == chain
