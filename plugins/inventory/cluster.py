@@ -10,7 +10,9 @@ short_description: Inventory and contract from one cluster file
 author: The sovereign.dify maintainers (@sovereign-dify)
 version_added: 0.1.0
 description:
-  - Reads a file whose name ends in C(cluster.yml) or C(cluster.yaml) and that describes a platform of several sites.
+  - Reads a file C(cluster.yml) or C(cluster.yaml) that describes a platform of several sites.
+  - One run is for one platform. A second cluster file, in another inventory source or in a subdirectory, is refused, and so is a cluster file of
+    another name, such as a copy C(old-cluster.yml).
   - Refuses a file with mistakes and lists all of them at once, each with its line, what is wrong and what would be right.
   - Makes one group for each role, even where it is empty, and one group C(site_NAME) for each site.
   - Sets the variables C(cluster) (on all hosts), C(site) (on the hosts of a site) and C(node) (on each host), which the roles read.
@@ -50,9 +52,12 @@ clients:
   web-chat: {sites: [edge], models: [assistant]}
 """
 
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from ansible import context
 from ansible.errors import AnsibleParserError
 from ansible.inventory.data import InventoryData
 from ansible.inventory.helpers import get_group_vars
@@ -67,6 +72,9 @@ from ansible_collections.sovereign.dify.plugins.module_utils.cluster.hosts impor
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.load import load
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.report import RefusedError
 
+NAMES = ("cluster.yml", "cluster.yaml")
+VARIABLE_DIRECTORIES = ("group_vars", "host_vars")
+
 _REFUSED: set[str] = set()
 """Files that were refused, and explained, by this process."""
 
@@ -77,24 +85,47 @@ class InventoryModule(BaseInventoryPlugin):
     NAME = "sovereign.dify.cluster"
 
     def verify_file(self, path: str) -> bool:
-        """Accept cluster files by name alone, so that a broken one is refused here, with an explanation, and not passed on."""
-        return path.endswith(("cluster.yml", "cluster.yaml")) and bool(super().verify_file(path))  # type: ignore[no-untyped-call]
+        """Accept cluster files, also broken and misnamed ones, so that they are refused here, with an explanation, and not passed on."""
+        if not path.endswith((".yml", ".yaml")) or not super().verify_file(path):  # type: ignore[no-untyped-call]
+            return False
+        return path.endswith(NAMES) or _names_this_plugin(Path(path))
 
     def parse(self, inventory: InventoryData, loader: DataLoader, path: str, cache: bool = True) -> None:
         """Read the file and fill the inventory; nothing is added when the file holds a mistake."""
         super().parse(inventory, loader, path, cache)
         if not HAS_NETADDR:
             raise AnsibleParserError("sovereign.dify.cluster needs the Python library netaddr on the controller: pip install netaddr")
+        if problem := _misplaced(path) or self._second(inventory, path):
+            raise self._refused(path, f"{path}: refused; nothing was loaded", f"  {problem}")
         try:
             contract = load(loader.get_text_file_contents(path), path, self._earlier(inventory))
         except RefusedError as refused:
-            # Ansible offers a refused file to the plugin `auto` next, which comes back here.
-            if path in _REFUSED:
-                raise AnsibleParserError(f"{path}: refused, for the reasons above") from None
-            _REFUSED.add(path)
-            # As help text the list is shown once; as part of the message Ansible would print it twice.
-            raise AnsibleParserError(refused.report.headline(), help_text=refused.report.details()) from None
+            raise self._refused(path, refused.report.headline(), refused.report.details()) from None
         self._fill(inventory, contract, loader, path)
+
+    def _refused(self, path: str, headline: str, details: str) -> AnsibleParserError:
+        """Explain once: Ansible offers a refused file to the plugin `auto` next, which comes back here."""
+        if path in _REFUSED:
+            return AnsibleParserError(f"{path}: refused, for the reasons above")
+        _REFUSED.add(path)
+        # As help text the details are shown once; as part of the message Ansible would print them twice.
+        return AnsibleParserError(headline, help_text=details)
+
+    def _second(self, inventory: InventoryData, path: str) -> str:
+        """Say what is wrong if the inventory holds a platform of another source already; then nothing of either stays in it.
+
+        Merged, one platform's hosts would get the other's CA, secrets and members. Where Ansible's settings let a run go on after a refused source,
+        it must not go on with one of two platforms, either.
+        """
+        present = inventory.groups["all"].vars.get("cluster")
+        if not isinstance(present, Mapping):
+            return ""
+        first = str(present.get("file", "another inventory source"))
+        if Path(first).exists() and Path(first).samefile(path):
+            return ""
+        for host in [host for host in inventory.hosts.values() if "node" in host.vars]:
+            inventory.remove_host(host)
+        return f"{first} is loaded already, and one run is for one platform. Give only one of them by -i, or move the other out of the directory."
 
     def _earlier(self, inventory: InventoryData) -> Earlier:
         """Offer the hosts of inventory sources that were loaded before this one."""
@@ -125,6 +156,28 @@ class InventoryModule(BaseInventoryPlugin):
             for key, value in free.get(host.name, {}).items():
                 inventory.set_variable(host.name, key, value)
             inventory.set_variable(host.name, "node", _trusted(contract.nodes[host.name]))
+
+
+def _names_this_plugin(path: Path) -> bool:
+    """Tell whether a file says that it is read by this plugin, whatever its name."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
+    return bool(re.search(rf"^plugin:\s*[\"']?{re.escape(InventoryModule.NAME)}\b", text, re.MULTILINE))
+
+
+def _misplaced(path: str) -> str:
+    """Say what is wrong with the name or the place of a cluster file."""
+    file = Path(path)
+    if file.name not in NAMES:
+        return f"Only {' or '.join(NAMES)} is read. Rename {file.name}, or move it out of the inventory's directory if it is a copy."
+    given = [Path(source) for source in context.CLIARGS.get("inventory") or () if "," not in source]
+    beside = [name for name in VARIABLE_DIRECTORIES if (file.parent / name).is_dir()]
+    # Ansible reads these beside what -i names, not in its subdirectories.
+    if beside and given and file not in given and file.parent not in given:
+        return f"Ansible would not read {' and '.join(beside)} beside it. Give -i {file.parent}."
+    return ""
 
 
 def _free_variables(contract: Contract, loader: DataLoader, path: str) -> Mapping[str, Mapping[str, object]]:

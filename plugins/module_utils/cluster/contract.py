@@ -204,6 +204,7 @@ class ClusterVars(TypedDict):
 
     name: str
     domain: str
+    file: str
     state_dir: str
     vpn: dict[str, Any] | None
     tiers: dict[str, dict[str, int | None]]
@@ -244,11 +245,11 @@ def _or_none(address: Address | None) -> str | None:
 class _Builder:
     """Writes the contract of a plan without mistakes."""
 
-    def __init__(self, plan: Plan, groups: Groups, base: Path) -> None:
+    def __init__(self, plan: Plan, groups: Groups, file: Path) -> None:
         self.plan = plan
         self.spec = plan.spec
         self.groups = groups
-        self.base = base
+        self.file = file
         self.ports = {name: model_port(name, model) for name, model in self.spec.models.items()}
 
     def build(self) -> Contract:
@@ -263,6 +264,7 @@ class _Builder:
         return {
             "name": self.spec.name,
             "domain": self.spec.domain,
+            "file": str(self.file),
             "state_dir": self.path(self.spec.state_dir),
             "vpn": self.vpn(),
             "tiers": self.tiers(),
@@ -289,7 +291,7 @@ class _Builder:
 
     def path(self, given: str) -> str:
         """Resolve a path of the file, from its directory."""
-        return os.path.normpath(self.base / given)
+        return os.path.normpath(self.file.parent / given)
 
     def vpn(self) -> dict[str, Any] | None:
         vpn = self.spec.vpn
@@ -481,6 +483,6 @@ class _Builder:
         }
 
 
-def build(plan: Plan, groups: Groups, base: Path) -> Contract:
-    """Write the contract of a plan that has no mistakes; relative paths in it start from ``base``."""
-    return _Builder(plan, groups, base).build()
+def build(plan: Plan, groups: Groups, file: Path) -> Contract:
+    """Write the contract of a plan that has no mistakes and was read from ``file``; relative paths in it start from the file's directory."""
+    return _Builder(plan, groups, file).build()

@@ -52,5 +52,5 @@ def load(text: str, filename: str, earlier: Earlier | None = None, groups: Group
     rules_dify.check(plan, report)
     if report.mistakes:
         raise RefusedError(report)
-    base = Path(os.path.abspath(filename)).parent  # noqa: PTH100 (resolve() would follow a linked inventory away from its neighbours)
-    return contract.build(plan, known, base)
+    file = Path(os.path.abspath(filename))  # noqa: PTH100 (resolve() would follow a linked inventory away from its neighbours)
+    return contract.build(plan, known, file)

@@ -100,11 +100,18 @@ _DERIVED = """\
 | callers of a model | sites of enough clearance (or of `callable_from`) that host it, or whose gateways share the VPN with those that do |
 | way to a model | the site's own instances, or else the gateways of the peered sites that host it |
 
+## One run, one platform
+
+Only `cluster.yml` or `cluster.yaml` is read. A run that finds a second cluster file is refused, and loads neither of the two: another `-i`, a copy
+beside the first under another name (`old-cluster.yml`), or a file in a subdirectory. Merged, one platform's hosts would get the other's CA, secrets
+and members. Give the directory of the platform itself by `-i`: from the directory above, Ansible would find the file, but not the `group_vars` and
+`host_vars` beside it, so that this is refused, too.
+
 ## Hosts from other inventory sources
 
-`hosts_from` takes hosts over that a source loaded earlier has declared: files of one directory are loaded in the order of their names, several `-i`
-in the order given. The hosts keep their variables. A variable is read as it stands, before `group_vars` and `host_vars` and without templating; a
-host that lacks it is a mistake, and so is a group without hosts.
+`hosts_from` takes hosts over that a source loaded earlier has declared: files of one directory are loaded in the order of their names
+(`10-machines.ini` comes before `cluster.yml`), several `-i` in the order given. The hosts keep their variables. A variable is read as it stands,
+before `group_vars` and `host_vars` and without templating; a host that lacks it is a mistake, and so is a group without hosts.
 
 ## Variables
 

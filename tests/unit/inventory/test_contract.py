@@ -35,7 +35,7 @@ def test_the_example_gives_the_contract_of_the_design() -> None:
     found = contract()
     assert dict(found.nodes) == wanted["nodes"]
     assert dict(found.sites) == wanted["sites"]
-    assert found.cluster == wanted["cluster"] | {"state_dir": "/somewhere/.state"}
+    assert found.cluster == wanted["cluster"] | {"file": "/somewhere/cluster.yml", "state_dir": "/somewhere/.state"}
 
 
 @pytest.mark.parametrize(("given", "found"), [("../keys", "/keys"), ("/var/lib/sovereign", "/var/lib/sovereign"), ("state/a", "/somewhere/state/a")])

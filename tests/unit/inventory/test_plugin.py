@@ -59,6 +59,19 @@ def test_it_takes_cluster_files_by_name(tmp_path: Path, name: str, accepted: boo
     assert InventoryModule().verify_file(str(written(tmp_path, "no: [yaml", name))) is accepted
 
 
+@pytest.mark.parametrize("name", ["clusters.yml", "bank.yaml"])
+def test_it_takes_cluster_files_by_their_first_key(tmp_path: Path, name: str) -> None:
+    assert InventoryModule().verify_file(str(written(tmp_path, EXAMPLE, name)))
+    assert not InventoryModule().verify_file(str(written(tmp_path, EXAMPLE.replace("sovereign.dify.cluster", "constructed"), name)))
+
+
+@pytest.mark.parametrize("name", ["old-cluster.yml", "cluster-2.yaml", "bank.yml"])
+def test_only_one_name_is_read(tmp_path: Path, name: str) -> None:
+    with pytest.raises(AnsibleParserError) as refused:
+        parse(written(tmp_path, EXAMPLE, name))
+    assert f"Only cluster.yml or cluster.yaml is read. Rename {name}" in str(refused.value._help_text)
+
+
 def test_a_file_that_is_not_there_is_not_taken(tmp_path: Path) -> None:
     assert not InventoryModule().verify_file(str(tmp_path / "cluster.yml"))
 
@@ -80,14 +93,15 @@ def test_what_many_hosts_share_is_set_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", BROKEN, ids=lambda path: path.stem)
-def test_a_refused_file_leaves_the_inventory_as_it_was(path: Path) -> None:
+def test_a_refused_file_leaves_the_inventory_as_it_was(tmp_path: Path, path: Path) -> None:
     inventory = InventoryData()
+    broken = written(tmp_path, path.read_text(encoding="utf-8"))
     with pytest.raises(AnsibleParserError) as refused:
-        InventoryModule().parse(inventory, DataLoader(), str(path))
+        InventoryModule().parse(inventory, DataLoader(), str(broken))
     assert (set(inventory.groups), inventory.hosts, inventory.groups["all"].vars) == ({"all", "ungrouped"}, {}, {})
     wanted = expected(path)
-    assert str(refused.value) == f"{path}: {len(wanted)} mistake{'s' if len(wanted) != 1 else ''}; nothing was loaded"
-    assert str(refused.value._help_text).splitlines() == [f"  {path.name}:{mistake}" for mistake in wanted]
+    assert str(refused.value) == f"{broken}: {len(wanted)} mistake{'s' if len(wanted) != 1 else ''}; nothing was loaded"
+    assert str(refused.value._help_text).splitlines() == [f"  cluster.yml:{mistake}" for mistake in wanted]
 
 
 def test_without_netaddr_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +142,7 @@ def test_host_variables_may_be_templates_and_vaulted(tmp_path: Path) -> None:
 def test_free_values_of_models_may_be_templates(tmp_path: Path) -> None:
     # A source before the cluster file must not change what is trusted.
     written(tmp_path, "other-host\n", "10-other.ini")
-    written(tmp_path, edited(("faq: {", "faq: {extra_args: {seed: '{{ 3 + 4 }}'}, ")), "20-cluster.yml")
+    written(tmp_path, edited(("faq: {", "faq: {extra_args: {seed: '{{ 3 + 4 }}'}, ")), "cluster.yml")
     loader = DataLoader()
     assert variables(InventoryManager(loader, [str(tmp_path)]), loader, "edge-gw1")["node"]["models"][0]["extra_args"] == {"seed": 7}
 
@@ -160,7 +174,7 @@ def test_hosts_of_earlier_sources_join_and_keep_their_variables() -> None:
 
 def test_the_address_with_which_an_earlier_source_connects_stays(tmp_path: Path) -> None:
     written(tmp_path, "hq-gpu1 ansible_host=203.0.113.77\n", "10-other.ini")
-    written(tmp_path, EXAMPLE, "20-cluster.yml")
+    written(tmp_path, EXAMPLE)
     loader = DataLoader()
     found = variables(InventoryManager(loader, [str(tmp_path)]), loader, "hq-gpu1")
     assert (found["ansible_host"], found["node"]["address"]) == ("203.0.113.77", "198.18.1.31")
@@ -195,3 +209,61 @@ def test_where_no_other_plugin_tries_the_file_only_our_mistakes_are_shown(tmp_pa
     assert f"  cluster.yml:{expected(source)[0]}" in done.stderr.splitlines()
     assert done.stderr.count("[WARNING]") == 1, done.stderr
     assert done.stderr.count("[ERROR]") == 1, done.stderr
+
+
+def two_platforms(directory: Path) -> tuple[Path, Path]:
+    """Write two platforms that share the names of their hosts."""
+    for name in ("one", "two"):
+        (directory / name).mkdir()
+    one = written(directory / "one", EXAMPLE)
+    return one, written(directory / "two", edited(("name: lab\n", "name: other\n"), ("198.18.1.31", "198.18.1.32")))
+
+
+# Ansible's own defaults: a source that cannot be parsed is a warning.
+LENIENT = f"[defaults]\ncollections_path = {PROJECT}/collections\n[inventory]\nenable_plugins = host_list, script, auto, yaml, ini, toml\n"
+
+
+@pytest.mark.parametrize(
+    ("sources", "lenient"),
+    [(("one", "two"), True), (("one/cluster.yml", "two/cluster.yml"), False), ((".",), False)],
+    ids=["directories, Ansible's defaults", "files", "the directory above"],
+)
+def test_two_platforms_in_one_run_are_refused(tmp_path: Path, sources: tuple[str, ...], lenient: bool) -> None:
+    one, two = two_platforms(tmp_path)
+    arguments = [argument for source in sources for argument in ("-i", str(tmp_path / source))]
+    done = command(*arguments, "--list", config=written(tmp_path, LENIENT, "ansible.cfg") if lenient else None)
+    assert f"{two}: refused; nothing was loaded" in done.stderr
+    assert f"  {one} is loaded already, and one run is for one platform." in done.stderr
+    if lenient:
+        assert json.loads(done.stdout)["_meta"]["hostvars"] == {}, "not even the first platform's hosts"
+    else:
+        assert done.returncode != 0
+        assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("name", ["old-cluster.yml", "archive/cluster.yml"])
+def test_a_copy_beside_the_cluster_file_is_refused(tmp_path: Path, name: str) -> None:
+    written(tmp_path, EXAMPLE)
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    written(tmp_path, edited(("name: lab\n", "name: old\n")), name)
+    done = command("-i", str(tmp_path), "--list")
+    assert done.returncode != 0
+    assert str(tmp_path / name) in done.stderr
+    assert "cluster.yml" in done.stderr
+
+
+def test_one_file_given_twice_is_one_platform(tmp_path: Path) -> None:
+    path = written(tmp_path, EXAMPLE)
+    done = command("-i", str(tmp_path), "-i", str(path), "--host", "hq-gw1")
+    assert json.loads(done.stdout)["cluster"]["file"] == str(path), done.stderr
+
+
+def test_a_platform_in_a_subdirectory_must_not_lose_its_group_vars(tmp_path: Path) -> None:
+    platform = tmp_path / "bank"
+    (platform / "group_vars").mkdir(parents=True)
+    written(platform, EXAMPLE)
+    written(platform / "group_vars", "nginx_rate: 7\n", "all.yml")
+    assert json.loads(command("-i", str(platform), "--host", "hq-gw1").stdout)["nginx_rate"] == 7
+    done = command("-i", str(tmp_path), "--list")
+    assert done.returncode != 0
+    assert f"Ansible would not read group_vars beside it. Give -i {platform}." in done.stderr
