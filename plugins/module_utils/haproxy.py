@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 ADMIN_MAINTENANCE = 0x01
 ADMIN_DRAIN = 0x08
@@ -21,6 +22,9 @@ STOPPED = "0"
 ESTABLISHED, CLOSED = 8, 10
 """States of a session's connection to its server, as ``show sess`` writes them (``SC_ST_EST``, ``SC_ST_CLO``)."""
 COMMANDS = {"drained": "drain", "ready": "ready"}
+
+DIGEST = "CONFIGURATION_DIGEST"
+"""Environment variable by which a configuration names its own content: the process keeps the value of the configuration that it has loaded."""
 
 Ask = Callable[[str], str]
 
@@ -238,3 +242,43 @@ def await_alive(ask: Ask, backends: Sequence[str], timeout: float, pause: float 
             seen = {name: [f"{server.name} {server.status} ({server.check})" for server in found if server.backend == name] for name in empty}
             raise HaproxyError("; ".join(f"nobody answers for {name}: {', '.join(states) or 'no servers'}" for name, states in seen.items()))
         time.sleep(pause)
+
+
+def differences(ask: Ask, configuration: Path, digest: str | None = None) -> list[str]:
+    """Compare what a running HAProxy has loaded with what is written on its host.
+
+    Args:
+        ask: Sends a command to HAProxy.
+        configuration: Its configuration file, which says ``setenv CONFIGURATION_DIGEST <digest>``.
+        digest: What the configuration should be; None to compare with the file alone.
+
+    Returns:
+        Sentences, one for each difference: the configuration, and each table (map or list of patterns) that was loaded from a file.
+    """
+    found = []
+    running = ask(f"show env {DIGEST}").partition("=")[2].strip()
+    assigned = re.search(rf"^\s*setenv {DIGEST} (\S+)", configuration.read_text(), flags=re.MULTILINE)
+    if running != (assigned[1] if assigned else ""):
+        found.append(f"HAProxy runs another configuration than {configuration} holds")
+    if digest is not None and running != digest:
+        found.append("HAProxy runs another configuration than the inventory declares")
+    for kind in ("map", "acl"):
+        for name in sorted(set(re.findall(r"^\S+ \((/[^)]+)\)", ask(f"show {kind}"), flags=re.MULTILINE))):
+            loaded = sorted(line.partition(" ")[2].strip() for line in ask(f"show {kind} {name}").splitlines() if line.startswith("0x"))
+            if loaded != _entries(Path(name)):
+                found.append(f"HAProxy runs with another {name} than is written")
+    return found
+
+
+def _entries(table: Path) -> list[str]:
+    """Return the entries of a table's file in order of the alphabet; none where it is gone."""
+    lines = table.read_text().splitlines() if table.exists() else []
+    return sorted(re.sub(r"\s+", " ", line.strip(), count=1) for line in lines if line.strip() and not line.lstrip().startswith("#"))
+
+
+def await_loaded(ask: Ask, configuration: Path, digest: str | None, timeout: float, pause: float = 0.5) -> list[str]:
+    """Compare as `differences` does, again and again until there are none or the time is over: a reload takes a moment."""
+    end = time.monotonic() + timeout
+    while (found := differences(ask, configuration, digest)) and time.monotonic() < end:
+        time.sleep(pause)
+    return found

@@ -7,7 +7,15 @@ import threading
 from pathlib import Path
 
 import pytest
-from ansible_collections.sovereign.dify.plugins.module_utils.haproxy import HaproxyError, await_alive, runtime, select, servers, settle
+from ansible_collections.sovereign.dify.plugins.module_utils.haproxy import (
+    HaproxyError,
+    await_alive,
+    differences,
+    runtime,
+    select,
+    servers,
+    settle,
+)
 from ansible_collections.sovereign.dify.plugins.module_utils.save_server_state import unmoved
 
 COLUMNS = "be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight srv_port"
@@ -135,3 +143,35 @@ def test_only_servers_that_are_still_where_they_were_keep_their_state_over_a_rel
 def test_a_state_in_a_form_that_is_not_known_is_not_saved(state: str) -> None:
     with pytest.raises(ValueError, match="not a state of version 1"):
         unmoved(state, CONFIGURATION)
+
+
+def test_what_haproxy_runs_is_compared_with_what_is_written_and_with_what_is_declared(tmp_path: Path) -> None:
+    configuration, table, patterns = tmp_path / "haproxy.cfg", tmp_path / "keys.map", tmp_path / "allowed.lst"
+    configuration.write_text("global\n    setenv CONFIGURATION_DIGEST new\n")
+    table.write_text('# comment\nhq/b  second\n\nhq/a {"data": []}\n')
+    patterns.write_text("grant/a\n")
+    answers = {
+        "show env CONFIGURATION_DIGEST": "CONFIGURATION_DIGEST=new",
+        "show map": f"# id (file) description\n1 ({table}) pattern loaded from file '{table}' used by map\n-1 () a map without a file",
+        "show acl": f"# id (file) description\n2 ({patterns}) pattern loaded from file\n3 () acl 'path' file 'x' line 3",
+        f"show map {table}": '0x55 hq/a {"data": []}\n0x56 hq/b second',
+        f"show acl {patterns}": "0x57 grant/a",
+    }
+
+    def found(digest: str | None = None) -> list[str]:
+        return differences(answers.__getitem__, configuration, digest)
+
+    assert found() == []
+    assert found("new") == []
+    (declared,) = found("newer")
+    assert "than the inventory declares" in declared
+    answers["show env CONFIGURATION_DIGEST"] = "CONFIGURATION_DIGEST=old"
+    (written,) = found()
+    assert f"than {configuration} holds" in written
+    answers["show env CONFIGURATION_DIGEST"] = "Variable not found"
+    assert len(found("new")) == 2
+    answers["show env CONFIGURATION_DIGEST"] = "CONFIGURATION_DIGEST=new"
+    # A client's key is gone from the file, and still works.
+    table.write_text('hq/a {"data": []}\n')
+    patterns.unlink()
+    assert found() == [f"HAProxy runs with another {table} than is written", f"HAProxy runs with another {patterns} than is written"]

@@ -257,6 +257,40 @@ def told_by_verify() -> str:
     return " ".join((run.stdout + run.stderr).split())
 
 
+def test_a_run_that_was_cut_before_the_reload_is_found_and_healed() -> None:
+    """A client's key is taken away, and the run ends between writing the tables and reloading."""
+    key, here = key_of("kiosk"), "--limit=edge-gw1"
+    known = {client: key_of(client) for client in (*CLIENTS, "mobile-app")}
+    keys = {"model_gateway_keys": known | {"kiosk": "sk-a-new-key-of-the-kiosk"}}
+
+    def ask() -> int:
+        return exchange("edge-gw1", "edge-gw1", http(chat("faq"), key=key)).status
+
+    def refused(run: subprocess.CompletedProcess[str]) -> str:
+        said = " ".join((run.stdout + run.stderr).split())
+        assert run.returncode != 0, said
+        return said
+
+    assert ask() == 200
+    try:
+        assert "cut before the reload" in refused(rerun(here, playbook="cut.yml", **keys))
+        for look in (rerun(here, "--tags=verify", **keys), rerun(here, playbook="../../playbooks/running.yml")):
+            said = refused(look)
+            assert "HAProxy runs another configuration than /etc/haproxy/haproxy.cfg holds" in said
+            assert "HAProxy runs with another /etc/haproxy/model_gateway/keys.map than is written" in said
+            assert "Run the role that configures it" in said
+        assert ask() == 200, "HAProxy was reloaded, so that the test shows nothing"
+        # The comparison and the reload: nothing is left to write.
+        assert changed(rerun(here, "--tags=model_gateway", **keys)) == {"edge-gw1": 2}
+        assert ask() == 401
+        # The inventory declares another key than the one that was ever written.
+        assert "than the inventory declares" in refused(rerun(here, "--tags=verify"))
+    finally:
+        changed(rerun(here, "--tags=model_gateway"))
+    assert changed(rerun(here, playbook="../../playbooks/running.yml")) == {"edge-gw1": 0}
+    assert ask() == 200
+
+
 def running(host: str) -> int:
     """Count the requests that the assistant's stand-in on a host is answering."""
     return counters(host, "assistant")["running"]
