@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 from typing import Any
 
 import pytest
+
+from lab.testing import changed, rerun
+
+QUIET = ["-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "ControlMaster=no"]
 
 pytestmark = pytest.mark.parametrize("name", ["debian13", "debian12"])
 
@@ -32,3 +37,48 @@ def test_the_journal_survives_a_reboot(on: Any, name: str) -> None:
 
 def test_nothing_upgrades_itself_at_night(on: Any, name: str) -> None:
     assert 'APT::Periodic::Unattended-Upgrade "0";' in on(name).check_output("apt-config dump")
+
+
+def test_sshd_takes_keys_and_no_passwords_and_only_authenticated_ciphers(on: Any, name: str, contract: Any) -> None:
+    address = contract(name)["node"]["address"]
+    # The server itself says which ways it takes.
+    asked = subprocess.run(
+        ["ssh", *QUIET, "-o", "PreferredAuthentications=none", f"root@{address}", "true"], capture_output=True, text=True, check=False, timeout=30
+    )
+    assert "(publickey)" in asked.stderr, asked.stderr
+    weak = subprocess.run(["ssh", *QUIET, "-c", "aes256-ctr", f"root@{address}", "true"], capture_output=True, text=True, check=False, timeout=30)
+    assert "no matching cipher found" in weak.stderr, weak.stderr
+    assert "logingracetime 60" in on(name).check_output("sshd -T").splitlines()
+
+
+def test_a_settings_file_that_sshd_refuses_is_not_put_in_place(on: Any, name: str) -> None:
+    before = on(name).check_output("cat /etc/ssh/sshd_config.d/10-sovereign.conf")
+    run = rerun(f"--limit={name}", "--tags=baseline_configure,baseline_service", baseline_sshd_settings={"PermitRootLogin": "sometimes"})
+    assert run.returncode != 0
+    assert "unsupported option" in run.stdout, run.stdout
+    assert on(name).check_output("cat /etc/ssh/sshd_config.d/10-sovereign.conf") == before
+
+
+def test_a_run_that_logs_in_with_a_password_is_not_locked_out(name: str) -> None:
+    run = rerun(f"--limit={name}", "--tags=baseline_configure", ansible_ssh_pass="secret")
+    assert run.returncode != 0
+    assert "where it logs in by password, give it a key" in " ".join(run.stdout.split()), run.stdout
+
+
+def test_a_host_believes_no_router_and_no_stranger(on: Any, name: str) -> None:
+    # Docker shows a container its own network's settings to read alone; on a machine they can be written.
+    on(name).check_output("mount --bind /proc/sys/net /proc/sys/net && mount -o remount,bind,rw /proc/sys/net")
+    try:
+        on(name).check_output("sysctl -w net.ipv4.conf.eth0.rp_filter=2 net.ipv4.conf.eth0.accept_redirects=1 net.ipv6.conf.eth0.accept_ra=1")
+        on(name).check_output("rm /etc/sysctl.d/60-sovereign.conf")
+        assert changed(rerun(f"--limit={name}", "--tags=baseline_configure,baseline_service"))[name] > 0
+        for key, value in {
+            "ipv4.conf.eth0.rp_filter": "1",
+            "ipv4.conf.all.accept_redirects": "0",
+            "ipv4.conf.eth0.accept_redirects": "0",
+            "ipv4.conf.eth0.accept_source_route": "0",
+            "ipv6.conf.eth0.accept_ra": "0",
+        }.items():
+            assert on(name).check_output(f"sysctl -n net.{key}") == value, key
+    finally:
+        on(name).check_output("umount /proc/sys/net")
