@@ -13,6 +13,8 @@ description:
   - Reads a secret from a file on the controller. Where there is none, generates it, keeps it, and never changes it again.
   - Files may be encrypted with C(ansible-vault encrypt); they are then read with the vault's password.
   - In check mode a missing secret is generated and not kept.
+  - A host that was configured from another state directory (M(sovereign.dify.state_mark)) gets no secret of this one, unless the variable
+    C(cluster_adopt_state) is true.
   - A secret is replaced by renaming its file to C(<name>.retiring); the next look generates another. For as long as the former is there, whoever
     can accept two of them asks for both with O(retiring).
 options:
@@ -63,15 +65,16 @@ _raw:
 """
 
 import base64
-import os
 import secrets
 import string
-import tempfile
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ansible.errors import AnsibleLookupError
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.lookup import LookupBase
+from ansible_collections.sovereign.dify.plugins.module_utils.state_directory import ADOPT, keep, mark, problem
 
 RETIRING = ".retiring"
 ALPHABET = string.ascii_letters + string.digits + "-_"
@@ -93,33 +96,6 @@ def generate(length: int, encoding: str, prefix: str) -> str:
     return prefix + "".join(secrets.choice(ALPHABET) for dummy in range(length))
 
 
-def keep(path: Path, secret: str) -> None:
-    """Keep a secret unless another process has kept one meanwhile.
-
-    The file appears whole or not at all, and an existing one is never replaced: whoever links first wins, the others read what it wrote.
-
-    Args:
-        path: Where to keep it. Missing directories are made for the owner alone.
-        secret: What to keep.
-    """
-    missing = [directory for directory in (path.parent, *path.parent.parents) if not directory.exists()]
-    for directory in reversed(missing):
-        directory.mkdir(mode=0o700, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "w") as stream:
-            stream.write(secret + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        try:
-            path.hardlink_to(temporary)
-        except FileExistsError:
-            return
-    finally:
-        temporary.unlink()
-
-
 class LookupModule(LookupBase):
     """Finds or makes each secret."""
 
@@ -132,6 +108,8 @@ class LookupModule(LookupBase):
         variables = variables or {}
         self.set_options(var_options=variables, direct=kwargs)  # type: ignore[no-untyped-call]
         root = self._root(variables)
+        if not self._option("state_dir"):
+            self._refuse_a_wrong_state(root.parent, variables)
         check_mode = bool(variables.get("ansible_check_mode", False))
         found = []
         for term in terms:
@@ -153,6 +131,21 @@ class LookupModule(LookupBase):
                 msg = "sovereign.dify.secret: where are secrets kept? Give state_dir=..., or an inventory that sets cluster.state_dir."
                 raise AnsibleLookupError(msg) from error
         return Path(state_dir).expanduser() / "secrets"
+
+    @staticmethod
+    def _refuse_a_wrong_state(directory: Path, variables: dict[str, Any]) -> None:
+        """Refuse to configure a host from a state directory that is not its own, in whichever playbook, with whatever tags and limit.
+
+        Raises:
+            AnsibleLookupError: the host carries another identity.
+        """
+        if boolean(variables.get(ADOPT, False)):
+            return
+        facts = variables.get("ansible_facts")
+        found = mark(facts) if isinstance(facts, Mapping) else None
+        host = str(variables.get("inventory_hostname", "this host"))
+        if found and (reason := problem(directory, {host: found}, [])):
+            raise AnsibleLookupError(f"sovereign.dify.secret: {reason}")
 
     def _secret(self, root: Path, term: str, check_mode: bool) -> str:
         name = PurePosixPath(term)

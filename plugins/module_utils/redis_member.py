@@ -209,6 +209,9 @@ class Member:
             if not unit.running or seeds or not self.sockets[service].exists():
                 self.done.append(Change(service, "running by itself" if unit.running else "stopped", "running in the set"))
                 begin.append(service)
+            elif self.foreign(service):
+                self.done.append(Change(service, "running with users of another state directory", "running with the users of its file"))
+                begin.append(service)
         if not check_mode:
             self.begin(seeds, units, begin, timeout)
         for service in units:
@@ -272,6 +275,29 @@ class Member:
                     journal = self.run(["journalctl", "--no-pager", "--output=cat", "--lines=20", f"--unit={service}"])
                     raise MemberError(f"{service} did not come up in {timeout:.0f} s. The end of its journal:\n{journal}")
                 self.sleep(0.3)
+
+    def foreign(self, service: str) -> bool:
+        """Tell whether a running service has its users from another state directory.
+
+        Such a service refuses every user of its file, so that nobody can have it read the file again. It refuses clients with the right passwords,
+        too: only a restart helps. A service that refuses the administrator alone is another case: one password was changed without the former one.
+        """
+        if not self._refuses(service, "admin", self.passwords()):
+            return False
+        if service == SERVER:
+            wanted = settings(self.wanted.read_text())
+            return self._refuses(service, wanted["masteruser"], [wanted["masterauth"]])
+        told = {words[0]: words[1] for words in sentinel_lines(self.wanted_sentinel.read_text()) if len(words) == 2}
+        return self._refuses(service, told["sentinel-user"], [told["sentinel-pass"]])
+
+    def _refuses(self, service: str, user: str, known: Sequence[str]) -> bool:
+        try:
+            Connection.unix(str(self.sockets[service]), user, known).close()
+        except OSError:
+            return False
+        except RedisError as error:
+            return str(error).startswith("WRONGPASS")
+        return False
 
     def answers(self, service: str) -> bool:
         """Tell whether a service answers, even if it is still loading."""

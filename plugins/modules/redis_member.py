@@ -16,6 +16,7 @@ description:
   - Afterwards brings settings and users into force while both services run (C(CONFIG SET), C(ACL LOAD), C(SENTINEL SET)). What Redis and Sentinel
     write down themselves, such as the outcome of a fail-over, is never touched, and nothing is restarted.
   - What only a restart would take up is said in a warning, in each run.
+  - A service that was started with the users of another state directory refuses every user of its file, and is restarted.
   - Works on the files of the role P(sovereign.dify.redis#role), which are in place before it is called.
 extends_documentation_fragment: [ansible.builtin.action_common_attributes, sovereign.dify.redis_member]
 attributes:

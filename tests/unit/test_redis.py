@@ -357,3 +357,35 @@ def test_a_master_that_cannot_write_steps_down_where_another_can(here: Server, t
     monkeypatch.setattr(step_down, "Connection", Sockets)
     assert step_down.look(6379, "set", ["10.1.1.13"], ["key"]) is asked
     assert sentinel.said == (["SENTINEL FAILOVER set"] if asked else [])
+
+
+@pytest.mark.parametrize(
+    ("accepted", "restarted"),
+    [
+        pytest.param("admin new", [], id="all is well"),
+        pytest.param("admin old", [], id="the former password"),
+        pytest.param("sentinel s-new", [], id="one password was changed without the former one"),
+        pytest.param("nobody at all", [SENTINEL], id="the users of another state directory"),
+    ],
+)
+def test_a_service_with_the_users_of_another_state_directory_is_restarted(member: Member, accepted: str, restarted: list[str]) -> None:
+    member.wanted_sentinel.write_text("sentinel sentinel-user sentinel\nsentinel sentinel-pass s-new\n")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(member.sockets[SENTINEL]))
+        listening.listen()
+
+        def serve() -> None:
+            while True:
+                try:
+                    stream, _ = listening.accept()
+                except OSError:
+                    return
+                with stream, stream.makefile("rb") as asked:
+                    while words := [asked.readline().strip().decode() for dummy in range(7)]:
+                        if not words[0]:
+                            break
+                        stream.sendall(b"+OK\r\n" if f"{words[4]} {words[6]}" == accepted else b"-WRONGPASS no\r\n")
+
+        threading.Thread(target=serve, daemon=True).start()
+        assert [service for service in (SERVER, SENTINEL) if member.foreign(service)] == restarted
+        listening.shutdown(socket.SHUT_RDWR)

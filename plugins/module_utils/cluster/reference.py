@@ -107,6 +107,25 @@ beside the first under another name (`old-cluster.yml`), or a file in a subdirec
 and members. Give the directory of the platform itself by `-i`: from the directory above, Ansible would find the file, but not the `group_vars` and
 `host_vars` beside it, so that this is refused, too.
 
+## The state directory
+
+`state_dir` holds what the platform's secrets come from: the authority (`pki/`), passwords and keys (`secrets/`), public keys of the VPN, and its
+identity (`id`, no secret). The first run makes it. It belongs to the platform, not to a checkout, and every run needs it: keep it in a place that all
+who run playbooks share, let `state_dir` name that place, and back it up. A job of AWX starts from a fresh checkout, so `state_dir` has to be a
+directory that is mounted into the job. The file system need not know hard links.
+
+Each host carries the identity of the directory that it was configured from, as a local fact (`/etc/ansible/facts.d/sovereign.fact`). A run whose
+directory is another one, or a new one beside hosts that carry an identity, stops before it changes anything, with any tags, limit or layer, and names
+the hosts. A new directory is not begun either while a limit leaves out hosts that may carry one. Playbooks of your own get the same by importing
+`sovereign.dify.state` first; without it, the look-up of a secret refuses a host that carries another identity.
+
+| what has happened | what to do |
+| --- | --- |
+| the directory is missing or another one | restore it from its backup, or correct `state_dir`; run again |
+| a new platform, and the first run has a limit | `-e cluster_adopt_state=true`, once |
+| a host moves here from another platform | `-e cluster_adopt_state=true`, limited to that host |
+| hosts were configured from a wrong directory | run `site.yml` with the right one and `-e cluster_adopt_state=true`; Redis restarts if it must |
+
 ## Hosts from other inventory sources
 
 `hosts_from` takes hosts over that a source loaded earlier has declared: files of one directory are loaded in the order of their names

@@ -267,3 +267,30 @@ def test_a_platform_in_a_subdirectory_must_not_lose_its_group_vars(tmp_path: Pat
     done = command("-i", str(tmp_path), "--list")
     assert done.returncode != 0
     assert f"Ansible would not read group_vars beside it. Give -i {platform}." in done.stderr
+
+
+def test_a_program_that_prints_hosts_is_read_beside_the_cluster_file_with_our_settings(tmp_path: Path) -> None:
+    hosts = {
+        "gateways": {"hosts": ["hq-gw1"]},
+        "gpu_servers": {"hosts": ["hq-gpu1", "hq-gpu2"], "vars": {"cooling": "water"}},
+        "observed": {"hosts": ["hq-gpu2"]},
+        "_meta": {
+            "hostvars": {
+                "hq-gw1": {"lan": "198.18.1.11", "wan": "198.18.9.11", "tunnel": "198.19.0.11"},
+                "hq-gpu1": {"ansible_host": "198.18.1.31"},
+                "hq-gpu2": {"ansible_host": "198.18.1.32"},
+            }
+        },
+    }
+    written(tmp_path, f"#!/bin/sh\nexec cat <<'EOF'\n{json.dumps(hosts)}\nEOF\n", "10-machines").chmod(0o755)
+    written(tmp_path, (HERE / "good/hosts_from/cluster.yml").read_text(encoding="utf-8"))
+    found = json.loads(command("-i", str(tmp_path), "--host", "hq-gpu2").stdout)
+    assert (found["cooling"], found["node"]["address"], found["site"]["name"]) == ("water", "198.18.1.32", "hq")
+
+
+def test_an_inventory_that_awx_hands_on_as_a_program_holds_the_whole_contract(tmp_path: Path) -> None:
+    exported = command("-i", str(HERE / "good/example"), "--list", "--export").stdout
+    program = written(tmp_path, f"#!/bin/sh\nexec cat <<'EOF'\n{exported}\nEOF\n", "hosts")
+    program.chmod(0o755)
+    ours = json.loads(command("-i", str(HERE / "good/example"), "--host", "edge-gw1").stdout)
+    assert json.loads(command("-i", str(program), "--host", "edge-gw1").stdout) == ours

@@ -1,0 +1,137 @@
+"""A state directory is told from another one, and a secret is kept where the file system knows no hard links."""
+
+# Of Ansible's own classes:
+# mypy: disable-error-code="no-untyped-call, list-item"
+
+from __future__ import annotations
+
+import errno
+import os
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible.errors import AnsibleLookupError
+from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.loader import lookup_loader
+from ansible.template import Templar
+from ansible_collections.sovereign.dify.plugins.module_utils.state_directory import identity, keep, make_identity, mark, problem
+
+PROJECT = Path(__file__).parents[2]
+HOSTS = ["db1", "db2", "db3"]
+
+
+def looked_up(state: Path, facts: dict[str, Any], **variables: object) -> str:
+    """Look a secret up as a role's defaults do, for a host with these facts."""
+    loader = DataLoader()
+    known = {"cluster": {"state_dir": str(state)}, "inventory_hostname": "db1", "ansible_facts": facts, **variables}
+    plugin = lookup_loader.get("sovereign.dify.secret", loader=loader, templar=Templar(loader=loader, variables=known))
+    return str(plugin.run(["redis/admin"], known)[0])
+
+
+def marked(with_identity: str) -> dict[str, Any]:
+    return {"ansible_local": {"sovereign": {"state": with_identity}}}
+
+
+def test_an_identity_is_made_once(tmp_path: Path) -> None:
+    assert identity(tmp_path / "state") == ""
+    first = make_identity(tmp_path / "state")
+    assert first == make_identity(tmp_path / "state") == identity(tmp_path / "state")
+    assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize(
+    ("facts", "found"),
+    [
+        ({}, None),
+        ({"hostname": "db1"}, None),
+        ({"ansible_local": {}}, ""),
+        ({"ansible_local": {"other": {"state": "x"}}}, ""),
+        ({"ansible_local": {"sovereign": "error loading facts"}}, ""),
+        (marked("x"), "x"),
+    ],
+)
+def test_a_mark_is_read_from_local_facts(facts: dict[str, Any], found: str | None) -> None:
+    assert mark(facts) == found
+
+
+def test_a_new_platform_and_one_from_before_there_were_marks_go_on(tmp_path: Path) -> None:
+    assert problem(tmp_path, dict.fromkeys(HOSTS, ""), HOSTS) == ""
+    (tmp_path / "secrets").mkdir()
+    assert problem(tmp_path, {"db1": ""}, HOSTS) == ""
+
+
+def test_hosts_of_this_state_and_new_ones_go_on(tmp_path: Path) -> None:
+    own = make_identity(tmp_path)
+    assert problem(tmp_path, {"db1": own, "db2": ""}, HOSTS) == ""
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_hosts_of_another_state_are_named_with_what_to_do(tmp_path: Path, used: bool) -> None:
+    own = make_identity(tmp_path) if used else ""
+    said = problem(tmp_path, {"db1": "abc", "db2": own}, HOSTS)
+    assert said.startswith("Nothing has been changed. These hosts were configured from another state directory: db1 (abc).")
+    assert (f"is another one ({own})" if used else "has no identity yet") in said
+    assert f"restore {tmp_path} from its backup" in said
+    assert "-e cluster_adopt_state=true" in said
+
+
+def test_a_new_state_is_not_begun_beside_hosts_that_were_not_asked(tmp_path: Path) -> None:
+    said = problem(tmp_path, {"db1": "", "db2": None}, HOSTS)
+    assert "has never been used, and this run does not see" in said
+    assert ": db2, db3. If the platform is new, run once without a limit" in said
+
+
+def test_a_host_of_another_state_gets_no_secret_of_this_one(tmp_path: Path) -> None:
+    with pytest.raises(AnsibleLookupError, match="These hosts were configured from another state directory: db1"):
+        looked_up(tmp_path, marked("abc"))
+    assert list(tmp_path.iterdir()) == []
+    own = make_identity(tmp_path)
+    with pytest.raises(AnsibleLookupError, match="another state directory"):
+        looked_up(tmp_path, marked("abc"))
+    first = looked_up(tmp_path, marked(own))
+    assert first == looked_up(tmp_path, {"ansible_local": {}}) == looked_up(tmp_path, {})
+    assert first == looked_up(tmp_path, marked("abc"), cluster_adopt_state="true")
+
+
+@pytest.mark.parametrize("layer", sorted((PROJECT / "playbooks/layers").glob("*.yml")), ids=lambda path: path.stem)
+def test_every_layer_compares_the_state_of_all_its_hosts_first(layer: Path) -> None:
+    first, *plays = yaml.safe_load(layer.read_text())
+    assert first["ansible.builtin.import_playbook"] == "../state.yml"
+    groups = {group for play in plays if not play["hosts"].startswith("localhost") for group in play["hosts"].split(":")}
+    assert set(first["vars"]["state_hosts"].split(":")) == groups
+
+
+def test_no_tag_passes_the_comparison_by() -> None:
+    for play in yaml.safe_load((PROJECT / "playbooks/state.yml").read_text()):
+        assert play["tags"] == ["always"]
+        assert play["any_errors_fatal"]
+    preflight = yaml.safe_load((PROJECT / "playbooks/preflight.yml").read_text())
+    assert "state.yml" in [play.get("ansible.builtin.import_playbook") for play in preflight]
+
+
+def no_links(*_: object, **__: object) -> None:
+    """Answer as the kernel does for vFAT."""
+    raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+
+@pytest.fixture
+def without_hard_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "link", no_links)
+
+
+@pytest.mark.usefixtures("without_hard_links")
+def test_without_hard_links_processes_that_race_keep_one(tmp_path: Path) -> None:
+    path = tmp_path / "secrets/raced"
+    # Forked, so that the children know no links either.
+    with ProcessPoolExecutor(8, mp_context=get_context("fork")) as pool:
+        list(pool.map(keep, [path] * 64, map(str, range(64))))
+    first = path.read_text()
+    assert first.strip() in set(map(str, range(64)))
+    keep(path, "later")
+    assert path.read_text() == first
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [entry.name for entry in path.parent.iterdir()] == ["raced"]
