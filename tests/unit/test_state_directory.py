@@ -6,7 +6,10 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import subprocess
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -111,6 +114,44 @@ def test_no_tag_passes_the_comparison_by() -> None:
         assert play["any_errors_fatal"]
     preflight = yaml.safe_load((PROJECT / "playbooks/preflight.yml").read_text())
     assert "state.yml" in [play.get("ansible.builtin.import_playbook") for play in preflight]
+
+
+MARKING = """
+- hosts: localhost
+  connection: local
+  gather_facts: false
+  vars: {ansible_python_interpreter: "{{ ansible_playbook_python }}", facts: "{{ playbook_dir }}/facts.d"}
+  tasks:
+    - {sovereign.dify.state_mark: {id: one, directory: "{{ facts }}"}, register: checked, check_mode: true}
+    - {sovereign.dify.state_mark: {id: one, directory: "{{ facts }}"}, register: first}
+    - {sovereign.dify.state_mark: {id: one, directory: "{{ facts }}"}, register: again}
+    - {sovereign.dify.state_mark: {id: two, directory: "{{ facts }}"}, register: other, ignore_errors: true}
+    - {ansible.builtin.setup: {gather_subset: ["!all", "!min", local], fact_path: "{{ facts }}"}}
+    - {sovereign.dify.state_mark: {id: two, directory: "{{ facts }}", adopt: true}, register: adopted}
+    - ansible.builtin.copy:
+        dest: "{{ playbook_dir }}/found.json"
+        content: >-
+          {{ {'changed': [checked, first, again, adopted] | map(attribute='changed'), 'refused': other.msg, 'former': adopted.former,
+              'fact': ansible_facts['ansible_local']} | to_json }}
+"""
+
+
+def test_a_mark_is_a_local_fact_that_only_an_operator_replaces(tmp_path: Path) -> None:
+    (tmp_path / "marking.yml").write_text(MARKING)
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "localhost,", str(tmp_path / "marking.yml")],
+        env={**os.environ, "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"), "ANSIBLE_CACHE_PLUGIN": "memory"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["changed"] == [True, True, False, True]
+    assert found["refused"].startswith("The host carries the identity one of another state directory, not two.")
+    assert found["fact"] == {"sovereign": {"state": "one"}}
+    assert found["former"] == "one"
+    assert json.loads((tmp_path / "facts.d/sovereign.fact").read_text()) == {"state": "two"}
 
 
 def no_links(*_: object, **__: object) -> None:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -294,3 +296,21 @@ def test_an_inventory_that_awx_hands_on_as_a_program_holds_the_whole_contract(tm
     program.chmod(0o755)
     ours = json.loads(command("-i", str(HERE / "good/example"), "--host", "edge-gw1").stdout)
     assert json.loads(command("-i", str(program), "--host", "edge-gw1").stdout) == ours
+
+
+def test_a_limited_run_from_another_directory_and_a_path_with_spaces_finds_everything(tmp_path: Path) -> None:
+    clone = tmp_path / "a path with spaces"
+    clone.symlink_to(PROJECT)
+    arguments = ["-i", str(clone / "inventories/lab"), str(clone / "playbooks/site.yml"), "--limit=hq-db1", "--tags=redis", "--forks=1"]
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("ansible-playbook")), *arguments, "--list-tasks", "--list-hosts"],
+        cwd="/",
+        env={**os.environ, "ANSIBLE_CONFIG": str(clone / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"Data - Redis.*\n(?:.*\n)*? +hq-db1\n(?:.*\n)*? +sovereign\.dify\.redis : ", done.stdout), done.stdout
+    # No tag passes it by.
+    assert done.stdout.count("Compare the state directory with what the hosts carry") == 5
