@@ -78,6 +78,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+ready:
+  description: Whether nftables and the files are there; in check mode on a fresh host they are not yet.
+  type: bool
+  returned: success
 pending:
   description: Whether a change waits for its confirmation.
   type: bool
@@ -92,6 +96,7 @@ rolled_back:
   returned: when a confirmation fails
 """
 
+import difflib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -102,6 +107,8 @@ from ansible_collections.sovereign.dify.plugins.module_utils.nftables.table impo
 from ansible_collections.sovereign.dify.plugins.module_utils.private_file import write_private
 
 PENDING = Path("/run/nftables-pending")
+# Lines of a difference that a message shows.
+SHOWN_LINES = 14
 
 
 def main() -> None:
@@ -122,7 +129,9 @@ def main() -> None:
     module.run_command_environ_update = {"LC_ALL": "C", "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"}
     if module.get_bin_path("nft") is None:
         if module.check_mode:
-            module.exit_json(changed=module.params["state"] == "present", pending=False, drift=False, msg="nftables is not installed yet")
+            module.exit_json(
+                changed=module.params["state"] == "present", pending=False, drift=False, ready=False, msg="nftables is not installed yet"
+            )
         module.fail_json(msg="nftables is not installed")
 
     def run(command: Sequence[str], text: str) -> tuple[int, str, str]:
@@ -135,7 +144,7 @@ def main() -> None:
         outcome = act(module, table)
     except FileNotFoundError as error:
         if module.check_mode:
-            module.exit_json(changed=True, pending=False, drift=False, msg=f"{error} is not written yet")
+            module.exit_json(changed=True, pending=False, drift=False, ready=False, msg=f"{error} is not written yet")
         module.fail_json(msg=f"{error} is missing on the host: run the firewall role before the roles that declare rules")
     except RefusedError as error:
         module.fail_json(msg=f"The ruleset of table {name} is refused, the live one is untouched: {error}")
@@ -146,8 +155,17 @@ def main() -> None:
     if outcome.drift:
         module.warn(f"Table {name} was not as it was applied last: somebody had changed or removed it")
     heading = f"table {name}" if module.params["state"] != "confirmed" else module.params["dest"]
+    if module.check_mode and outcome.changed:
+        # A caller that only compares fails with this.
+        lines = list(difflib.unified_diff(outcome.before.splitlines(), outcome.after.splitlines(), "in force", "declared", lineterm="", n=0))
+        summary = f"{heading} is not what the files declare. In force (-) and declared (+), {len(lines)} lines: "
+        explained = {"msg": summary + " | ".join(line.strip() for line in lines[2:SHOWN_LINES])}
+    else:
+        explained = {}
     module.exit_json(
         changed=outcome.changed,
+        ready=True,
+        **explained,
         pending=outcome.pending,
         drift=outcome.drift,
         diff={"before": outcome.before, "after": outcome.after, "before_header": heading, "after_header": heading},

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from lab.testing import rerun
+
 Probe = Callable[[str, str, int], str]
 
 DEBIAN12 = {"IPv4": "198.18.21.12", "IPv6": "fd00:198:18:21::c"}
@@ -159,9 +161,9 @@ def test_ssh_is_opened_at_the_port_that_this_run_came_to(play: Any, on: Any, oth
     # It succeeds only when a new connection comes through the rules.
     run = play("firewall_configure,firewall_service", ansible_port=other_port)
     assert run.returncode == 0, run.stdout
-    assert f"tcp dport {other_port} " in on("debian12").check_output("nft list chain inet sovereign input")
+    assert f"tcp dport {other_port} " in on("debian12").check_output("nft list chain inet sovereign ssh")
     # No port is open that nobody asked for.
-    assert "tcp dport 22 " not in on("debian12").check_output("nft list chain inet sovereign input")
+    assert "tcp dport 22 " not in on("debian12").check_output("nft list chain inet sovereign ssh")
 
 
 def test_rules_that_lock_ansible_out_are_taken_back(play: Any, on: Any, stream: Callable[[], bool]) -> None:
@@ -180,6 +182,25 @@ def test_rules_that_lock_ansible_out_are_taken_back(play: Any, on: Any, stream: 
     assert run.returncode == 0, run.stdout
     assert host.check_output("nft --stateless list table inet sovereign") == live
     assert stream()
+
+
+def test_a_run_that_ended_between_writing_and_applying_is_found_and_completed(play: Any, on: Any, probe: Probe) -> None:
+    host, fragment = on("debian12"), "/etc/sovereign/firewall/rules.d/pki.nft"
+    host.check_output(f"mv {fragment} /tmp/pki.nft")
+    assert play("firewall_service").returncode == 0
+    # As that run left it: the fragment is written, and nothing has applied it.
+    host.check_output(f"mv /tmp/pki.nft {fragment}")
+    assert probe("debian13", DEBIAN12["IPv4"], 8081) != "open"
+    preflight = "../../playbooks/preflight.yml"
+    for run in (play("verify"), rerun("--limit=localhost,debian12", playbook=preflight)):
+        assert run.returncode != 0
+        assert "not what the files declare" in " ".join(run.stdout.split()), run.stdout
+    # The role that declares the rules, and nothing else, runs again.
+    run = play("untagged")
+    assert run.returncode == 0, run.stdout
+    assert probe("debian13", DEBIAN12["IPv4"], 8081) == "open"
+    run = rerun("--limit=localhost,debian12", playbook=preflight)
+    assert run.returncode == 0, run.stdout
 
 
 def test_rules_of_a_role_that_the_host_has_left_are_removed(play: Any, probe: Probe, on: Any) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+_HEADING = "# --- "
 # nft reads the ruleset from its standard input.
 _POSITION = re.compile(r"/dev/stdin:(\d+):(\d+)(?:-\d+)?")
 
@@ -65,9 +66,22 @@ def join(table: str, files: Sequence[Path]) -> Source:
     lines = ["# Joined from the files named below; edit those, this one is overwritten.", *replacing(table, "").splitlines()]
     origins: list[tuple[str, int] | None] = [None] * len(lines)
     for file in files:
-        lines.append(f"# --- {file}")
+        lines.append(_heading(file))
         origins.append(None)
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
             lines.append(line)
             origins.append((str(file), number))
     return Source("\n".join(lines) + "\n", tuple(origins))
+
+
+def holds(ruleset: str, file: Path, content: str) -> bool:
+    """Tell whether a joined ruleset holds a file with this content."""
+    part = "\n".join(["", _heading(file), *content.splitlines(), ""])
+    start = ruleset.find(part)
+    rest = ruleset[start + len(part) :]
+    return start >= 0 and (not rest or rest.startswith(_HEADING))
+
+
+def _heading(file: Path) -> str:
+    """Line that stands before a file's own lines."""
+    return f"{_HEADING}{file}"

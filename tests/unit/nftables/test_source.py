@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ansible_collections.sovereign.dify.plugins.module_utils.nftables.source import files_of, join, replacing
+from ansible_collections.sovereign.dify.plugins.module_utils.nftables.source import files_of, holds, join, replacing
 
 
 @pytest.fixture
@@ -46,3 +46,14 @@ def test_a_complaint_names_file_and_line(base: Path) -> None:
 def test_a_complaint_about_the_end_names_the_last_line(base: Path) -> None:
     source = join("inet t", files_of([str(base / "base.nft")]))
     assert source.locate("/dev/stdin:999:1-1: Error: unexpected end of file") == f"after {base}/base.nft:4: Error: unexpected end of file"
+
+
+def test_a_ruleset_holds_a_file_only_as_it_was_joined(base: Path) -> None:
+    files = files_of([str(base / "base.nft"), str(base / "rules.d")])
+    ruleset = join("inet t", files).text
+    for file in files:
+        assert holds(ruleset, file, file.read_text())
+        assert not holds(ruleset, file, file.read_text() + "more\n")
+        assert not holds(ruleset, file.with_name("other.nft"), file.read_text())
+    # What has lost its last lines is not what was joined.
+    assert not holds(ruleset, files[-1], "table inet t {\n\tchain a {\n")
