@@ -14,7 +14,7 @@ description:
   - Files may be encrypted with C(ansible-vault encrypt); they are then read with the vault's password.
   - In check mode a missing secret is generated and not kept.
   - A host that was configured from another state directory (M(sovereign.dify.state_mark)) gets no secret of this one, unless the variable
-    C(cluster_adopt_state) is true.
+    C(cluster_adopt_state) is true. A new state directory is not begun for a host of a platform whose facts are not known.
   - A secret is replaced by renaming its file to C(<name>.retiring); the next look generates another. For as long as the former is there, whoever
     can accept two of them asks for both with O(retiring).
 options:
@@ -74,7 +74,7 @@ from typing import Any
 from ansible.errors import AnsibleLookupError
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.lookup import LookupBase
-from ansible_collections.sovereign.dify.plugins.module_utils.state_directory import ADOPT, keep, mark, problem
+from ansible_collections.sovereign.dify.plugins.module_utils.state_directory import ADOPT, REMEDY, in_use, keep, mark, problem
 
 RETIRING = ".retiring"
 ALPHABET = string.ascii_letters + string.digits + "-_"
@@ -146,6 +146,13 @@ class LookupModule(LookupBase):
         host = str(variables.get("inventory_hostname", "this host"))
         if found and (reason := problem(directory, {host: found}, [])):
             raise AnsibleLookupError(f"sovereign.dify.secret: {reason}")
+        # "site" is set on hosts of a platform alone.
+        if found is None and "site" in variables and not in_use(directory):
+            msg = (
+                f"sovereign.dify.secret: {directory} has never been used, and the facts of {host} are not known, so that it may have been "
+                f"configured from another state directory. Import the playbook sovereign.dify.state first. {REMEDY.format(directory=directory)}"
+            )
+            raise AnsibleLookupError(msg)
 
     def _secret(self, root: Path, term: str, check_mode: bool) -> str:
         name = PurePosixPath(term)

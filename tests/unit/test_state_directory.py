@@ -100,6 +100,13 @@ def test_a_host_of_another_state_gets_no_secret_of_this_one(tmp_path: Path) -> N
     assert first == looked_up(tmp_path, marked("abc"), cluster_adopt_state="true")
 
 
+def test_a_new_state_is_not_begun_for_a_host_of_which_nothing_is_known(tmp_path: Path) -> None:
+    with pytest.raises(AnsibleLookupError, match=r"never been used, and the facts of db1 are not known.*sovereign\.dify\.state"):
+        looked_up(tmp_path, {}, site={"name": "hq"})
+    assert list(tmp_path.iterdir()) == []
+    assert looked_up(tmp_path, {"ansible_local": {}}, site={"name": "hq"}) == looked_up(tmp_path, {}, site={"name": "hq"})
+
+
 @pytest.mark.parametrize("layer", sorted((PROJECT / "playbooks/layers").glob("*.yml")), ids=lambda path: path.stem)
 def test_every_layer_compares_the_state_of_all_its_hosts_first(layer: Path) -> None:
     first, *plays = yaml.safe_load(layer.read_text())
