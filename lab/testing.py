@@ -10,7 +10,8 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,28 @@ def rerun(
     return subprocess.run(
         [*command, *options, str(scenario / playbook)], cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=600, check=False
     )
+
+
+@contextmanager
+def without_state(*names: str) -> Iterator[Path]:
+    """Take parts of the scenario's state directory away, as a fresh clone lacks them. What is made meanwhile is removed afterwards.
+
+    Args:
+        *names: Files and directories in the state directory.
+
+    Yields:
+        The state directory.
+    """
+    state = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"]) / "inventory/.state"
+    aside = {state / name: state / f"{name}.aside" for name in names}
+    for there, kept in aside.items():
+        there.rename(kept)
+    try:
+        yield state
+    finally:
+        for there, kept in aside.items():
+            subprocess.run(["rm", "-rf", str(there)], check=True)
+            kept.rename(there)
 
 
 def docker(action: str, container: str) -> None:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from redis_set import ADDRESS, CLUSTER, READER, SCENARIO, WRITER, admin, begin, master, password, play, processes, result, role, until
+from redis_set import ADDRESS, CLUSTER, READER, WRITER, admin, begin, master, password, play, processes, result, role, until
 
-from lab.testing import changed, docker, rerun
+from lab.testing import changed, docker, rerun, without_state
 
 SERIAL = (
     "openssl s_client -connect {address}:{port} -cert /etc/sovereign/pki/host.crt -key /etc/sovereign/pki/host.key"
@@ -97,22 +94,7 @@ def test_the_leader_is_restarted_only_after_it_has_handed_over(on: Any, capsys: 
     assert lost == []
 
 
-STATE = SCENARIO / "inventory/.state"
 DATA = "../../playbooks/layers/data.yml"
-
-
-@contextmanager
-def without(*names: str) -> Iterator[None]:
-    """Take parts of the state directory away, as a fresh clone lacks them; what is made meanwhile is removed."""
-    aside = {STATE / name: STATE / f"{name}.aside" for name in names}
-    for there, kept in aside.items():
-        there.rename(kept)
-    try:
-        yield
-    finally:
-        for there, kept in aside.items():
-            subprocess.run(["rm", "-rf", str(there)], check=True)
-            kept.rename(there)
 
 
 def users(on: Any) -> set[str]:
@@ -122,13 +104,13 @@ def users(on: Any) -> set[str]:
 @pytest.mark.parametrize("arguments", [["--tags=redis_configure"], ["--limit=redis2"], ["--check"]], ids=" ".join)
 def test_a_checkout_without_its_state_stops_before_anything_changes(on: Any, arguments: list[str]) -> None:
     before = users(on)
-    with without("id", "secrets", "pki"):
+    with without_state("id", "secrets", "pki") as state:
         run = rerun(*arguments, playbook=DATA)
-        left = sorted(path.name for path in STATE.iterdir() if not path.name.endswith(".aside"))
+        left = sorted(path.name for path in state.iterdir() if not path.name.endswith(".aside"))
     assert run.returncode != 0
     said = " ".join((run.stdout + run.stderr).split())
     assert "These hosts were configured from another state directory" in said
-    assert f"restore {STATE} from its backup" in said
+    assert f"restore {state} from its backup" in said
     assert left == ["ssh"], "nothing is made"
     assert users(on) == before
 
@@ -136,7 +118,7 @@ def test_a_checkout_without_its_state_stops_before_anything_changes(on: Any, arg
 def test_the_right_state_heals_what_another_has_touched(on: Any) -> None:
     kept, known = "of the platform", password("dify")
     assert admin(on, master(on), f"set witness '{kept}'") == "OK"
-    with without("id", "secrets"):
+    with without_state("id", "secrets"):
         play("--tags=redis", playbook=DATA, cluster_adopt_state=True)
         assert password("dify") != known
         # The members have taken the other passwords up.
