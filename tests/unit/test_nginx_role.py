@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +45,25 @@ def test_with_dify_each_path_has_its_service_and_models_keep_theirs() -> None:
     }
 
 
+def test_with_dify_each_path_takes_one_kind_of_key() -> None:
+    kinds = {location["path"]: location["key_kind"] for location in value(DIFY, "{{ nginx_locations }}")}
+    assert {path for path, kind in kinds.items() if kind == "model"} == {"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/models"}
+    assert {path for path, kind in kinds.items() if kind == "application"} == {"/v1"}
+    assert set(kinds.values()) == {"model", "application", "not_model"}
+
+
 def test_the_gateways_paths_are_those_that_the_gateway_serves() -> None:
     gateway = yaml.safe_load((ROLE.parent / "model_gateway/vars/main.yml").read_text(encoding="utf-8"))
     ours = yaml.safe_load((ROLE / "vars/main.yml").read_text(encoding="utf-8"))["__nginx_model_paths"]
     assert sorted(ours) == sorted([*gateway["__model_gateway_paths"], "/v1/models"])
+
+
+def test_headers_that_difys_proxies_believe_are_set_or_cleared_at_the_entry() -> None:
+    believed = set(re.findall(r"req\.f?hdr\(([\w-]+)\)", (ROLE.parent / "dify/templates/haproxy.cfg.j2").read_text(encoding="utf-8"))) - {"host"}
+    ours = set(re.findall(r"proxy_set_header ([\w-]+)", (ROLE / "templates/nginx.conf.j2").read_text(encoding="utf-8")))
+    cleared = yaml.safe_load((ROLE / "vars/main.yml").read_text(encoding="utf-8"))["__nginx_cleared_headers"]
+    assert {"X-Dify-From", "X-Sovereign-Tier"} <= believed <= ours | set(cleared)
+    assert ours & set(cleared) == set()
 
 
 def test_dify_is_asked_with_mutual_tls_and_sockets_stay_with_one_server() -> None:

@@ -164,6 +164,100 @@ def test_an_application_is_served_beside_the_models(application: None) -> None:
     assert conversation.body == b"echo oneecho two"
 
 
+def test_no_key_of_one_kind_reaches_the_other_side(application: None) -> None:
+    model, own = key_of("core-banking"), "app-helpdesk0123456789abcd"
+    # Generated for a client of another site, unknown here.
+    foreign = f"sk-edge-desk-{'y' * 43}"
+
+    def ask(path: str, headers: str = "", method: str = "POST") -> Answer:
+        return exchange("debian12", http(path=path, headers=headers, method=method))
+
+    unknown_path = {
+        "bearer": ask("/v1/files/upload", f"Authorization: Bearer {model}\r\n"),
+        "case": ask("/v1/files/upload", f"aUTHORIZATION: bEARER {model}\r\n"),
+        "no scheme": ask("/application/x", f"Authorization: {model}\r\n"),
+        "x-api-key": ask("/v1/files/upload", f"X-Api-Key: {model}\r\n"),
+        "beside another": ask("/v1/files/upload", f"Authorization: Bearer {own}\r\nX-API-KEY: {model}\r\n"),
+        "two in one": ask("/v1/messages", f"Authorization: Bearer {own},{model}\r\n"),
+        "api-key": ask("/application/x", f"api-key: {model}\r\n"),
+        "query": ask(f"/application/x?a=b&api_key={model}"),
+        "cookie": ask("/application/x", f"Cookie: a=b; key={foreign}\r\n"),
+        "foreign": ask("/application/x", f"Authorization: Bearer {foreign}\r\n"),
+    }
+    assert {name: (answer.status, answer.code) for name, answer in unknown_path.items()} == dict.fromkeys(unknown_path, (404, "unknown_url"))
+    no_key = {
+        "none": ask("/v1/messages"),
+        "unknown": ask("/v1/messages", "Authorization: Bearer something-else-entirely\r\n"),
+        "an application's, to models": ask("/v1/chat/completions", f"Authorization: Bearer {own}\r\n"),
+        "an application's, in another case": ask("/v1/models", "authorization: BEARER app-somethingelse01234567\r\n", "GET"),
+    }
+    assert {name: (answer.status, answer.code) for name, answer in no_key.items()} == dict.fromkeys(no_key, (401, "invalid_api_key"))
+    assert no_key["none"].headers["www-authenticate"].startswith("Bearer")
+    # Of a header that comes twice, the second is refused or left away, never passed on unseen.
+    for header in ("Authorization: Bearer", "X-Api-Key:"):
+        twice = ask("/application/x", f"{header} harmless-0123456789\r\n{header} {model}\r\n")
+        assert model.encode() not in twice.raw
+    # Twins that pass: applications' keys, known or not, browsers' OPTIONS, and what is no key of ours.
+    for passed in (
+        ask("/v1/files/upload?user=sk-jones", f"Authorization: Bearer {own}\r\n"),
+        ask("/v1/datasets", "Authorization: Bearer dataset-0123456789abcdef01234567\r\n"),
+        ask("/v1/messages", "Origin: https://shop.example\r\n", "OPTIONS"),
+        ask("/application/x", f"Authorization: Bearer sk-proj-{'A' * 90}\r\n"),
+    ):
+        assert passed.body.startswith((b"POST /", b"OPTIONS /")), passed.raw
+
+
+INTERNAL = {
+    "X-Dify-From": "dify1",
+    "X-Sovereign-Tier": "vip",
+    "CF-Connecting-IP": "10.9.9.9",
+    "Dify-Hook-Url": "https://10.9.9.9/",
+    "X-Forwarded-Prefix": "/10.9.9.9",
+    "X-Original-URL": "/10.9.9.9",
+    "X-Middleware-Subrequest": "middleware",
+    "X-Data-Parallel-Rank": "7",
+}
+
+
+def test_headers_that_only_our_proxies_may_set_are_cleared(application: None) -> None:
+    claims = "".join(f"{name}: {value}\r\n" for name, value in INTERNAL.items())
+    seen = exchange("debian12", http(path="/application/x", headers=claims + "X-Own: kept\r\n")).body.decode().lower()
+    assert "x-own: kept" in seen
+    # Of a request to an application all else passes; the last one is the model server's.
+    assert [name for name in list(INTERNAL)[:-1] if f"\n{name.lower()}:" in seen] == []
+    assert "10.9.9.9" not in seen
+    models = exchange("debian12", http(chat(), key=key_of("branch-desk"), headers=claims + "Traceparent: kept\r\n")).json()["stub"]["headers"]
+    assert models["traceparent"] == "kept"
+    assert models["x-sovereign-tier"] == "standard"
+    assert models.keys() & {name.lower() for name in INTERNAL} == {"x-sovereign-tier"}
+
+
+def test_requests_that_haproxy_would_refuse_in_html_do_not_reach_it(entry: str) -> None:
+    key = key_of("core-banking")
+    many = exchange(entry, http(chat(), key=key, headers="".join(f"X-{n}: {n}\r\n" for n in range(150))))
+    assert many.status == 200
+    assert len(many.json()["stub"]["headers"]) < 30
+    for path in ("/v1/chat/completions#fragment", "/v1/models?a=#b", "/v1/\u00e4", "/#"):
+        refused = exchange(entry, http(path=path, key=key))
+        assert (refused.status, refused.code) == (400, "bad_request"), path
+    # Twins: the same characters, encoded.
+    assert exchange(entry, http(method="GET", path="/v1/models?a=%23%e4", key=key)).status == 200
+    assert exchange(entry, http(path="/.error/429#", key=key)).status == 404
+
+
+def test_the_port_that_a_client_asks_for_reaches_the_application(on: Any, application: None) -> None:
+    for asked, host, port in ((f"{NAME}:10443", f"{NAME}:10443", "10443"), (NAME, NAME, "443"), (f"{NAME}:443", NAME, "443")):
+        seen = exchange("debian12", http(path="/application/x", host=asked)).body.decode().lower().splitlines()
+        assert {f"host: {host}", f"x-forwarded-host: {host}", f"x-forwarded-port: {port}"} <= set(seen)
+    # In HTTP/2 it is :authority that says so.
+    command = f"{TRUSTED} --http2 --connect-to {NAME}:10443:{ADDRESS['debian12']}:443 https://{NAME}:10443/application/x"
+    seen = on("backend").check_output(command).lower().splitlines()
+    assert {f"host: {NAME}:10443", "x-forwarded-port: 10443"} <= set(seen)
+    # The name is the one that was checked, not what a second place says.
+    absolute = f"GET https://{NAME}/application/x HTTP/1.1\r\nHost: elsewhere.example:10443\r\nConnection: close\r\n\r\n".encode()
+    assert "elsewhere.example" not in exchange("debian12", absolute).body.decode()
+
+
 def test_monitoring_reads_the_status_on_the_host_itself_and_nobody_else_does(on: Any, entry: str) -> None:
     assert "Active connections" in on(entry).check_output("curl --silent --fail --noproxy '*' http://127.0.0.1:8406/stub_status")
     assert exchange(entry, http(path="/stub_status", method="GET"), port=8406, tls=False, timeout=3).failure
