@@ -10,7 +10,7 @@ short_description: Arguments of vllm serve that are refused
 version_added: 0.1.0
 author: The sovereign.dify maintainers (@sovereign-dify)
 description:
-  - Judges arguments by the list of those that change only speed, memory, parsing or sampling. The inventory plugin M(sovereign.dify.cluster) judges a
+  - Judges arguments by the list of those that change only speed, memory, parsing or sampling. The inventory plugin judges a
     model's C(extra_args) by the same list, see C(docs/cluster.md).
 options:
   _input: {description: 'Arguments by name, with dashes or underscores.', type: dict, required: true}
