@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from time import sleep
 from typing import Any
 
-from entry_client import chat, crowd, exchange, http, key_of
+from entry_client import ADDRESS, HERE, NAME, chat, crowd, exchange, http, inside, key_of
+from entry_fuzz import SECRET
 
 from lab.testing import rerun
 
@@ -82,6 +85,29 @@ def test_keys_are_nowhere_and_only_root_reads_the_pepper(on: Any, entry: str) ->
     assert "core-banking" in host.check_output("cat /etc/nginx/clients.conf")
 
 
+def test_every_line_of_the_log_is_json_and_holds_no_query_whatever_was_asked(on: Any, entry: str) -> None:
+    host = on(entry)
+    since = host.check_output("journalctl --sync; date +@%s")
+    fuzz = Path(__file__).with_name("entry_fuzz.py").read_text(encoding="utf-8")
+    sent = inside(fuzz, {"name": NAME, "address": ADDRESS[entry], "source": HERE, "requests": 5000, "seconds": 60}, 90)
+    assert sum(sent.values()) >= 5000
+    # An error on the way to a gateway, and a body that is too large: operators read both, without the query.
+    large = f"POST /v1/chat/completions?api_key={SECRET} HTTP/1.1\r\nHost: {NAME}\r\nReferer: /?{SECRET}\r\nContent-Length: 200000000\r\n\r\n"
+    assert exchange(entry, large.encode()).status == 413
+    host.check_output("sleep 1; journalctl --sync")
+    lines = host.run("journalctl --output=cat --identifier=nginx --since=%s", since).stdout_bytes.splitlines()
+    logged = [json.loads(line.decode()) for line in lines if line.startswith(b"{")]
+    assert len(logged) > 1000
+    assert all(isinstance(entry["status"], int) for entry in logged)
+    errors = [line for line in lines if not line.startswith(b"{")]
+    assert any(
+        b"client intended to send too large body: 200000000 bytes" in line and b'"POST /v1/chat/completions?... HTTP/1.1"' in line for line in errors
+    )
+    journal = host.run("journalctl --output=cat --since=%s", since).stdout_bytes
+    assert SECRET.encode() not in journal
+    assert host.run("grep --recursive --quiet --fixed-strings --devices=skip -e %s /var/log/nginx /var/lib/nginx", SECRET).rc == 1
+
+
 def test_a_mistake_is_refused_before_it_is_put_into_force(on: Any) -> None:
     host, config = on("debian13"), "/etc/nginx/nginx.conf"
     before = host.file(config).sha256sum
@@ -94,10 +120,24 @@ def test_a_mistake_is_refused_before_it_is_put_into_force(on: Any) -> None:
     assert exchange("debian13", http(chat(), key=key_of("core-banking"))).status == 200
 
 
-def test_verify_tells_that_something_else_runs_than_the_inventory_says(on: Any) -> None:
-    run = rerun("--limit=debian13", "--tags=verify", nginx_hsts_seconds=1)
+def test_a_run_that_was_cut_before_the_reload_is_noticed_and_healed(on: Any) -> None:
+    # What such a run leaves: files as they are wanted, and an nginx that still runs others.
+    host, config = on("debian13"), "/etc/nginx/nginx.conf"
+    other = f'cp -a {config} {config}.kept && sed --in-place \'s/return 200 "[0-9a-f]*"/return 200 "other"/\' {config} && systemctl reload nginx'
+    host.check_output(f"{other} && mv {config}.kept {config} && sleep 1")
+    run = rerun("--limit=debian13", "--tags=verify")
     assert run.returncode != 0
-    assert "Ask nginx whether it runs this configuration" in run.stdout
+    assert "nginx on debian13 does not run the configuration that the inventory declares" in run.stdout
+    # A host whose certificates are not ours has no directory of units to reload: that must not end the run either.
+    host.check_output("mv /etc/sovereign/pki/reload.d /root/reload.d")
+    try:
+        run = rerun("--limit=debian13", "--tags=nginx")
+        assert run.returncode == 0, run.stdout
+        assert host.file("/etc/sovereign/pki/reload.d/nginx.service").exists
+    finally:
+        host.check_output("mkdir -p /etc/sovereign/pki/reload.d && cp -a /root/reload.d/. /etc/sovereign/pki/reload.d/ && rm -r /root/reload.d")
+    running = host.check_output("curl --silent --fail --noproxy '*' http://127.0.0.1:8406/generation")
+    assert f'return 200 "{running}"' in host.file(config).content_string
 
 
 def test_a_new_key_and_a_renewed_certificate_come_into_force_without_a_restart(on: Any) -> None:
