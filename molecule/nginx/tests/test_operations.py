@@ -89,7 +89,7 @@ def test_every_line_of_the_log_is_json_and_holds_no_query_whatever_was_asked(on:
     host = on(entry)
     since = host.check_output("journalctl --sync; date +@%s")
     fuzz = Path(__file__).with_name("entry_fuzz.py").read_text(encoding="utf-8")
-    sent = inside(fuzz, {"name": NAME, "address": ADDRESS[entry], "source": HERE, "requests": 5000, "seconds": 60}, 90)
+    sent = inside(fuzz, {"name": NAME, "address": ADDRESS[entry], "source": HERE, "requests": 5000, "seconds": 150}, 180)
     assert sum(sent.values()) >= 5000
     # An error on the way to a gateway, and a body that is too large: operators read both, without the query.
     large = f"POST /v1/chat/completions?api_key={SECRET} HTTP/1.1\r\nHost: {NAME}\r\nReferer: /?{SECRET}\r\nContent-Length: 200000000\r\n\r\n"
@@ -97,7 +97,7 @@ def test_every_line_of_the_log_is_json_and_holds_no_query_whatever_was_asked(on:
     host.check_output("sleep 1; journalctl --sync")
     lines = host.run("journalctl --output=cat --identifier=nginx --since=%s", since).stdout_bytes.splitlines()
     logged = [json.loads(line.decode()) for line in lines if line.startswith(b"{")]
-    assert len(logged) > 1000
+    assert len(logged) > 300
     assert all(isinstance(entry["status"], int) for entry in logged)
     errors = [line for line in lines if not line.startswith(b"{")]
     assert any(
