@@ -124,7 +124,9 @@ the hosts. A new directory is not begun either while a limit leaves out hosts th
 | the directory is missing or another one | restore it from its backup, or correct `state_dir`; run again |
 | a new platform, and the first run has a limit | `-e cluster_adopt_state=true`, once |
 | a host moves here from another platform | `-e cluster_adopt_state=true`, limited to that host |
-| hosts were configured from a wrong directory | run `site.yml` with the right one and `-e cluster_adopt_state=true`; Redis restarts if it must |
+| hosts were configured from a wrong directory | run `site.yml` with the right one and `-e cluster_adopt_state=true` |
+
+Where it has to, such a run restarts members of Redis that know none of the right passwords.
 
 ## Hosts from other inventory sources
 
