@@ -11,8 +11,10 @@ short_description: Run a node of a RabbitMQ cluster
 version_added: 0.1.0
 author: The sovereign.dify maintainers (@sovereign-dify)
 description:
-  - Starts a node and waits until it has joined. A node that a package has started under another name is replaced; one of the cluster is never
+  - Starts a node and waits until it has joined. A node that a package has started under another name is replaced; one of the cluster is not
     restarted.
+  - The exception is a node that runs with another Erlang cookie than its file holds, as a wrong state directory leaves one. It refuses its own
+    command-line tools and all nodes with the right cookie, until it is restarted.
   - What only a restart would take up is said in a warning, in each run.
 extends_documentation_fragment: [ansible.builtin.action_common_attributes]
 attributes:
@@ -88,6 +90,11 @@ def main() -> None:
     changes += [] if unit["UnitFileState"] == "enabled" else ["enabled"]
     since = int(unit["ExecMainStartTimestamp"].removeprefix("@") or 0)
     pending = [] if start else [path for path in module.params["files"] if Path(path).exists() and int(Path(path).stat().st_mtime) > since]
+    # The command-line tools take seconds to start, so they are asked only where the file is newer than the process.
+    replace = any(path.endswith("/.erlang.cookie") for path in pending) and has_another_cookie(module)
+    if replace:
+        changes.append("restarted, since it ran with another Erlang cookie")
+        pending = []
     if not module.check_mode:
         if not may_read:
             run("usermod", "--append", "--groups", GROUP, USER)
@@ -101,6 +108,9 @@ def main() -> None:
         if start:
             run("systemctl", "start", "epmd.socket")
             run("systemctl", "start", "--no-block", UNIT)
+        if replace:
+            run("systemctl", "restart", "--no-block", UNIT)
+        if start or replace:
             rc, out, err = module.run_command(
                 ["timeout", str(module.params["timeout"]), "sh", "-c", "until rabbitmqctl --quiet await_startup; do sleep 1; done"]
             )
@@ -110,6 +120,13 @@ def main() -> None:
     if pending:
         module.warn(f"Only a restart takes up {', '.join(pending)}. Run playbooks/ops/rolling_restart.yml, one node after another.")
     module.exit_json(changed=bool(changes), changes=changes, pending=pending)
+
+
+def has_another_cookie(module: AnsibleModule) -> bool:
+    """Tell whether the running node refuses the command-line tools, which read the Erlang cookie from the file."""
+    rc, out, err = module.run_command(["rabbitmqctl", "--quiet", "eval", "ok."])
+    # Of a node that does not run, the tools say that nobody listens.
+    return bool(rc) and "TCP connection succeeded but Erlang distribution failed" in f"{out}{err}"
 
 
 if __name__ == "__main__":

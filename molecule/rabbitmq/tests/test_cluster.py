@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from rabbit_cluster import ADDRESS, CONSUMER, DECLARER, HOST, PUBLISHER, begin, play, processes, queue, result, visit
+from rabbit_cluster import ADDRESS, CONSUMER, DECLARER, HOST, PUBLISHER, begin, password, play, processes, queue, result, running, visit
+
+from lab.testing import without_state
 
 SERIAL = (
     "openssl s_client -connect {address}:5671 -cert /etc/sovereign/pki/host.crt -key /etc/sovereign/pki/host.key"
@@ -57,3 +59,16 @@ def test_a_node_is_restarted_without_a_message_lost(on: Any, capsys: pytest.Capt
         print(f"\nno confirmation for {ledger['gap']:.1f} s during a restart; {len(ledger['confirmed'])} confirmed, {len(lost)} of them lost")
     assert lost == set()
     assert ledger["gap"] < 12
+
+
+def test_the_right_state_heals_what_another_has_touched(on: Any) -> None:
+    data, known = "../../playbooks/layers/data.yml", password("dify")
+    with without_state("id", "secrets"):
+        play("--tags=rabbitmq", playbook=data, cluster_adopt_state=True)
+        # The nodes have taken up another cookie and other passwords.
+        assert running(on, "rabbit1") == set(HOST)
+        assert visit() == "welcome"
+        assert "ACCESS_REFUSED" in visit(password=known)
+    play("--tags=rabbitmq", playbook=data, cluster_adopt_state=True)
+    assert running(on, "rabbit1") == set(HOST)
+    assert visit(password=known) == "welcome"
