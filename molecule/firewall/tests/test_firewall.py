@@ -146,7 +146,7 @@ def test_rules_that_would_cut_this_run_are_refused_before_anything_is_written(pl
 
 
 @pytest.fixture
-def other_port(on: Any, wait_for_listener: Callable[[Any, int], None]) -> Iterator[int]:
+def other_port(on: Any, play: Any, wait_for_listener: Callable[[Any, int], None]) -> Iterator[int]:
     """Have debian12 answer SSH on another port only, behind no firewall, as a host that the platform has not seen yet."""
     host = on("debian12")
     host.check_output("cp /etc/default/ssh /tmp/ssh.default; echo 'SSHD_OPTS=\"-p 2222\"' > /etc/default/ssh; systemctl restart ssh")
@@ -155,6 +155,7 @@ def other_port(on: Any, wait_for_listener: Callable[[Any, int], None]) -> Iterat
     yield 2222
     host.check_output("systemctl stop sovereign-firewall; cp /tmp/ssh.default /etc/default/ssh; systemctl restart ssh")
     wait_for_listener(host, 22)
+    assert play("firewall_configure,firewall_service").returncode == 0
 
 
 def test_ssh_is_opened_at_the_port_that_this_run_came_to(play: Any, on: Any, other_port: int) -> None:
@@ -168,7 +169,6 @@ def test_ssh_is_opened_at_the_port_that_this_run_came_to(play: Any, on: Any, oth
 
 def test_rules_that_lock_ansible_out_are_taken_back(play: Any, on: Any, stream: Callable[[], bool]) -> None:
     host = on("debian12")
-    assert play("firewall_configure,firewall_service").returncode == 0
     live = host.check_output("nft --stateless list table inet sovereign")
     # What a mistake in the role itself would do; in the declared networks and port it is found before.
     host.check_output("sed -i 's/tcp dport 22 /tcp dport 23 /; s/tcp sport 22 /tcp sport 23 /' /etc/sovereign/firewall/base.nft")
