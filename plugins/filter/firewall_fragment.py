@@ -16,10 +16,12 @@ positional: owner, table
 options:
   _input:
     description:
-      - The rules, as dictionaries with C(chain) (V(input) or V(output)), C(protocol), C(ports), C(peers), C(interface), C(at) and C(comment).
+      - The rules, as dictionaries with C(chain) (V(input), V(output) or V(loopback)), C(protocol), C(ports), C(peers), C(interface), C(at), C(users)
+        and C(comment).
       - Without C(peers) a rule holds for any address; with an empty list for none. C(from) and C(to) are short for a chain with peers.
       - C(at) says where packets of an input rule may come in - V(lan) (neither the VPN nor the WAN; the default), V(wan) (the LAN and the WAN)
         or V(any).
+      - A rule of the V(loopback) has C(users), the only users of the host, beside root, that may connect to its ports at loopback addresses.
       - C(icmp) lets echo requests through; answers and errors always pass.
     type: list
     elements: dict

@@ -135,3 +135,25 @@ def test_only_root_and_swift_read_the_secrets(on: Any) -> None:
     for name in ("swift.conf", "proxy-server.conf"):
         assert on("s3a").run(f"setpriv --reuid=haproxy --regid=haproxy --clear-groups cat /etc/swift/{name}").rc != 0
         assert on("s3a").run(f"setpriv --reuid=swift --regid=swift --clear-groups cat /etc/swift/{name}").rc == 0
+
+
+READ_WITHOUT_A_KEY = """
+import http.client, sys
+try:
+    connection = http.client.HTTPConnection(sys.argv[1], int(sys.argv[2]), timeout=5)
+    connection.request("GET", "/recon/version")
+    print(connection.getresponse().status)
+except OSError as error:
+    print(type(error).__name__)
+"""
+
+
+@pytest.mark.parametrize("port", [6200, 6201, 6202])
+def test_local_users_do_not_reach_servers_that_ask_for_no_key(on: Any, port: int) -> None:
+    def answer(user: str, address: str) -> str:
+        return str(on("s3a").check_output("setpriv --reuid=%s --clear-groups python3 -c %s %s %s", user, READ_WITHOUT_A_KEY, address, str(port)))
+
+    # This member's own server, and another's through the mesh.
+    for address in ("127.18.57.11", "127.18.57.12"):
+        assert answer("swift", address) == "200"
+        assert answer("nobody", address) != "200"

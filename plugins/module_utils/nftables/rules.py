@@ -10,6 +10,9 @@ A rule is a dictionary::
 lets nothing through, so that a list that was computed from a group without members never opens a port to the world. ``{from: [...]}`` and
 ``{to: [...]}`` are short for ``chain: input`` and ``chain: output`` with those peers.
 
+``{chain: loopback, protocol: tcp, ports: [6200], users: [swift]}`` is the one rule that denies: only these users of the host, and root, may connect
+to these ports at its loopback addresses.
+
 ``at`` says where packets may come in: ``lan`` (what is neither the VPN nor the WAN), ``wan`` (the LAN and the WAN) or ``any``. An input rule
 without it is for the LAN, or, where it names an interface, for that interface alone.
 """
@@ -24,16 +27,17 @@ from typing import Any, Union
 
 Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]  # noqa: UP007 - pylint of ansible-test knows no other form
 
-CHAINS = ("input", "output")
+CHAINS = ("input", "output", "loopback")
 PORT_PROTOCOLS = ("tcp", "udp", "sctp")
 # By number, because nft knows the names only where /etc/protocols is installed.
 PLAIN_PROTOCOLS = {"ah": 51, "esp": 50, "gre": 47, "vrrp": 112}
 PROTOCOLS = (*PORT_PROTOCOLS, "icmp", *PLAIN_PROTOCOLS)
-KEYS = ("chain", "protocol", "ports", "peers", "from", "to", "interface", "at", "comment")
+KEYS = ("chain", "protocol", "ports", "peers", "from", "to", "interface", "at", "users", "comment")
 # Where packets come in, and the chain of the table that takes rules for it.
 INPUT_CHAINS = {"lan": "declared_input_lan", "wan": "declared_input_wan", "any": "declared_input"}
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
+_USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 _INTERFACE = re.compile(r"[A-Za-z0-9_.:-]{1,15}|[A-Za-z0-9_.:-]{1,14}\*")
 _PORTS = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 # nftables takes 128 bytes; the declaring role's name stands in front.
@@ -55,16 +59,19 @@ class Rule:
     interface: str | None
     comment: str
     at: str = "any"
+    users: tuple[str, ...] = ()
 
     @property
     def target(self) -> str:
         """Name the chain of the table that takes the rule."""
-        return INPUT_CHAINS[self.at] if self.chain == "input" else "declared_output"
+        return INPUT_CHAINS[self.at] if self.chain == "input" else f"declared_{self.chain}"
 
     def lines(self, owner: str) -> list[str]:
         """Write the rule, one line for each address family it concerns."""
         if self.protocol in PORT_PROTOCOLS and not self.ports:
             return []
+        if self.chain == "loopback":
+            return self._denials(owner)
         side, device = ("saddr", "iifname") if self.chain == "input" else ("daddr", "oifname")
         head = [f'{device} "{self.interface}"'] if self.interface else []
         comment = f"{owner}: {self.comment}" if self.comment else owner
@@ -74,6 +81,13 @@ class Rule:
             match = [*head, *([_addresses(version, side, addresses)] if addresses else []), self._payload(version)]
             lines.append(" ".join([*match, tail]))
         return lines
+
+    def _denials(self, owner: str) -> list[str]:
+        """Write a rule of the loopback: everybody but its users is refused. Root is written by number, as every host has it."""
+        users = _set(["0", *(f'"{user}"' for user in self.users)])
+        comment = f"{owner}: {self.comment}" if self.comment else owner
+        tail = f'{self._payload(None)} meta skuid != {users} counter reject with icmpx admin-prohibited comment "{comment}"'
+        return [f"{address} {tail}" for address in ("ip daddr 127.0.0.0/8", "ip6 daddr ::1")]
 
     def _families(self) -> list[tuple[int | None, list[Network]]]:
         """Peers by address family; a rule for anybody is one rule for both, except that each family has an ICMP of its own."""
@@ -157,12 +171,30 @@ def _rule(entry: Any, problems: list[str]) -> Rule | None:  # noqa: ANN401 - wha
     if not _COMMENT.fullmatch(comment):
         problems.append("the comment is longer than 80 characters or holds a quote, a backslash or a line break")
     ports = _ports(entry.get("ports"), protocol, problems)
-    at = str(entry.get("at") or ("any" if interface or chain == "output" else "lan"))
+    at = str(entry.get("at") or ("any" if interface or chain != "input" else "lan"))
     if at not in INPUT_CHAINS:
         problems.append(f"at '{at}' is none of {', '.join(INPUT_CHAINS)}")
-    elif at != "any" and (interface or chain == "output"):
+    elif at != "any" and (interface or chain != "input"):
         problems.append("at is for input rules that name no interface")
-    return Rule(chain, protocol, ports, peers, str(interface) if interface else None, comment, at)
+    users = _users(entry, chain, problems)
+    if chain == "loopback" and (interface or peers is not None or protocol not in PORT_PROTOCOLS):
+        problems.append("a rule of the loopback has ports, and neither peers nor an interface")
+    return Rule(chain, protocol, ports, peers, str(interface) if interface else None, comment, at, users)
+
+
+def _users(entry: Mapping[str, Any], chain: str, problems: list[str]) -> tuple[str, ...]:
+    """Read the users of a rule of the loopback."""
+    users = entry.get("users")
+    if chain != "loopback":
+        if users is not None:
+            problems.append("users are for rules of the loopback")
+        return ()
+    if isinstance(users, str) or not isinstance(users, Iterable):
+        problems.append("users is no list of users; nobody but root is []")
+        return ()
+    named = tuple(sorted({str(user) for user in users}))
+    problems.extend(f"'{user}' is no name of a user" for user in named if not _USER.fullmatch(user))
+    return tuple(user for user in named if user != "root")
 
 
 def _direction(entry: Mapping[str, Any], problems: list[str]) -> tuple[str, tuple[Network, ...] | None]:
@@ -229,7 +261,7 @@ def fragment(declared: Sequence[Mapping[str, Any]], owner: str, table: str) -> s
         declared: The rules, see above.
         owner: Name of the role; stands in each rule's comment.
         table: The table's family and name, such as ``inet sovereign``. Its chains ``declared_input``, ``declared_input_wan``,
-            ``declared_input_lan`` and ``declared_output`` take the rules.
+            ``declared_input_lan``, ``declared_output`` and ``declared_loopback`` take the rules.
 
     Raises:
         RuleError: with every mistake.
@@ -238,7 +270,7 @@ def fragment(declared: Sequence[Mapping[str, Any]], owner: str, table: str) -> s
         raise RuleError(f"'{owner}' is no name of a role")
     rules = parse(declared)
     lines = [f"table {table} {{"]
-    for chain in (*INPUT_CHAINS.values(), "declared_output"):
+    for chain in (*INPUT_CHAINS.values(), "declared_output", "declared_loopback"):
         body = [f"\t\t{line}" for rule in rules if rule.target == chain for line in rule.lines(owner)]
         if body:
             lines.extend([f"\tchain {chain} {{", *body, "\t}"])

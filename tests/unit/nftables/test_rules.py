@@ -103,6 +103,10 @@ def test_from_and_to_are_short_for_a_chain_with_peers() -> None:
         (HTTPS | {"comment": 'x" accept\n'}, "the comment is longer"),
         (HTTPS | {"comment": "x" * 81}, "the comment is longer"),
         (HTTPS | {"port": 1}, "unknown keys port"),
+        (HTTPS | {"users": ["swift"]}, "users are for rules of the loopback"),
+        (HTTPS | {"chain": "loopback"}, "users is no list of users"),
+        (HTTPS | {"chain": "loopback", "users": ['a" accept']}, "is no name of a user"),
+        (HTTPS | {"chain": "loopback", "users": [], "peers": []}, "a rule of the loopback has ports"),
         (HTTPS | {"at": "dmz"}, "at 'dmz' is none of lan, wan, any"),
         (HTTPS | {"at": "wan", "interface": "eth1"}, "at is for input rules that name no interface"),
         (HTTPS | {"at": "lan", "chain": "output"}, "at is for input rules that name no interface"),
@@ -160,3 +164,9 @@ def test_rules_are_values() -> None:
 )
 def test_a_rule_is_for_the_lan_unless_it_says_otherwise(keys: dict[str, str], chain: str) -> None:
     assert parse([HTTPS | keys])[0].target == chain
+
+
+def test_a_rule_of_the_loopback_refuses_everybody_but_its_users_and_root() -> None:
+    text = fragment([{"chain": "loopback", "protocol": "tcp", "ports": ["6200-6203"], "users": ["swift", "root"]}], "object_storage", "inet t")
+    tail = 'tcp dport 6200-6203 meta skuid != { 0, "swift" } counter reject with icmpx admin-prohibited comment "object_storage"'
+    assert text.splitlines()[1:-1] == ["\tchain declared_loopback {", f"\t\tip daddr 127.0.0.0/8 {tail}", f"\t\tip6 daddr ::1 {tail}", "\t}"]
