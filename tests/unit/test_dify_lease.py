@@ -53,6 +53,49 @@ class Row:
         if self.world.holder == self.host:
             self.world.ends = self.world.now
 
+    def moved(self) -> bool:
+        """There is one database."""
+        return False
+
+    def follow(self) -> None:
+        """Stay."""
+
+
+class Databases:
+    """Rows of two databases, of which each host's file names one."""
+
+    def __init__(self) -> None:
+        """Begin with all files naming the first."""
+        self.rows = {"old": ("", 0.0), "new": ("", 0.0)}
+        self.files = {"one": "old", "two": "old"}
+        self.dead: set[str] = set()
+
+
+class Follower(Row):
+    """The lease as one host sees it, in the database that it asks."""
+
+    def __init__(self, world: World, host: str, databases: Databases) -> None:
+        """Ask the database that the file names."""
+        super().__init__(world, host)
+        self.databases, self.used = databases, databases.files[host]
+
+    def renew(self, seconds: float) -> bool:
+        """Do what the statement does."""
+        if self.used in self.databases.dead:
+            raise LEASE.UnknownError("no answer")
+        self.world.holder, self.world.ends = self.databases.rows[self.used]
+        held = super().renew(seconds)
+        self.databases.rows[self.used] = self.world.holder, self.world.ends
+        return held
+
+    def moved(self) -> bool:
+        """Compare the file with the database that is asked."""
+        return self.databases.files[self.host] != self.used
+
+    def follow(self) -> None:
+        """Ask the other one."""
+        self.used = self.databases.files[self.host]
+
 
 class Fake:
     """A unit on one host, that takes its time to stop, and some to die."""
@@ -159,6 +202,31 @@ def test_a_row_that_was_lost_stops_the_unit_at_the_next_question(world: World) -
     world.holder, world.ends = "two", world.now + SECONDS
     one.tick()
     assert world.running == {}
+
+
+@pytest.mark.parametrize("order", [("one", "two"), ("two", "one")])
+@pytest.mark.parametrize("apart", [0.0, 20.0, 300.0])
+@pytest.mark.parametrize("dead", [False, True])
+def test_a_lease_that_is_kept_in_another_database_is_followed_and_never_runs_twice(
+    world: World, order: tuple[str, str], apart: float, dead: bool
+) -> None:
+    databases = Databases()
+    hosts = []
+    for name in ("one", "two"):
+        hosts.append(supervised(world, name, stops_in=3))
+        hosts[-1].store = Follower(world, name, databases)
+    pass_time(world, 60, *hosts)
+    assert list(world.running) == ["one"]
+    if dead:
+        databases.dead.add("old")
+    databases.files[order[0]] = "new"
+    # A holder whose file is old goes on in the old database, and the other host waits for it.
+    pass_time(world, min(apart, SECONDS / 2) if order[0] == "one" else apart, *hosts)
+    databases.files[order[1]] = "new"
+    pass_time(world, 3 * SECONDS, *hosts)
+    holder, ends = databases.rows["new"]
+    assert (list(world.running), world.most) == ([holder], 1)
+    assert ends > world.now
 
 
 def test_the_end_of_the_supervisor_hands_over_at_once(world: World) -> None:

@@ -65,6 +65,12 @@ class Store(Protocol):
     def release(self) -> None:
         """Give the lease back. Raises ``UnknownError``."""
 
+    def moved(self) -> bool:
+        """Tell whether leases are to be kept in another database than the one that is asked."""
+
+    def follow(self) -> None:
+        """Ask that other database from now on."""
+
 
 class Unit(Protocol):
     """What is run."""
@@ -109,11 +115,16 @@ class Supervisor:
     """When this host may ask again."""
     served: float = field(default=0.0, init=False)
     """When the unit was seen to serve last; at first, when it was started."""
+    silent_since: float | None = field(default=None, init=False)
+    """When the former database failed to answer first, while this host waits to leave it."""
 
     def tick(self) -> None:
         """Ask once, and act on the answer."""
         asked = self.clock()
         if asked < self.rests:
+            return
+        if self.store.moved():
+            self._leave()
             return
         try:
             held: bool | None = self.store.renew(self.seconds)
@@ -134,6 +145,28 @@ class Supervisor:
                 self._kill("another host holds the lease")
         elif held is None and self.until is not None and self.clock() >= self.until:
             self._kill("the lease ends, and nobody gives more time")
+
+    def _leave(self) -> None:
+        """Change to the other database once no host can run the unit by the former one's lease.
+
+        That is when this host holds the former lease, with its own unit stopped: other hosts that still ask there are refused until the lease
+        ends, and the same play changes their file before that. Where the former database is silent for a whole lease, its holder has killed the
+        unit by then.
+        """
+        if self.until is not None:
+            self.say("leases are kept in another database now")
+            self._end(self.until)
+        try:
+            free = self.store.renew(self.seconds)
+            self.silent_since = None
+        except UnknownError as error:
+            self.say(f"the former database does not say who holds the lease: {error}")
+            now = self.clock()
+            self.silent_since = now if self.silent_since is None else self.silent_since
+            free = now - self.silent_since >= self.seconds + INTERVAL
+        if free:
+            self.store.follow()
+            self.silent_since = None
 
     def _kill(self, why: str) -> None:
         self.say(why)
@@ -169,11 +202,14 @@ class Supervisor:
         if self.until is None:
             self.unit.stop()
             return
-        # As long as it likes, if that ends before the lease does.
-        in_time = self.clock() + STOP <= self.until + KILL + PATIENCE + INTERVAL
+        self._end(self.until)
+        self._release()
+
+    def _end(self, until: float) -> None:
+        """Stop the unit, by force where its lease would end before a stop has."""
+        in_time = self.clock() + STOP <= until + KILL + PATIENCE + INTERVAL
         (self.unit.stop if in_time else self.unit.kill)()
         self.until = None
-        self._release()
 
 
 class Postgresql:
@@ -190,6 +226,7 @@ class Postgresql:
         self.psycopg2, self.extensions = psycopg2, extensions
         self.conninfo, self.name, self.holder = conninfo, name, holder
         self.connection: Any = None
+        self.used = ""
         self.deadline = 0.0
 
     def renew(self, seconds: float) -> bool:
@@ -199,6 +236,26 @@ class Postgresql:
     def release(self) -> None:
         """Give the lease back."""
         self._ask(RELEASE, (self.name, self.holder))
+
+    def moved(self) -> bool:
+        """Tell whether the file names another server or database than the one that is asked; a new password alone is taken up."""
+        try:
+            given = self.conninfo.read_text().strip()
+            if self.used and self._place(given) != self._place(self.used):
+                return True
+        except (self.psycopg2.Error, OSError):
+            return False
+        self.used = given
+        return False
+
+    def follow(self) -> None:
+        """Ask by what the file says from now on."""
+        self._close()
+        self.used = ""
+
+    def _place(self, conninfo: str) -> dict[str, str]:
+        words: dict[str, str] = self.extensions.parse_dsn(conninfo)
+        return {name: words[name] for name in ("host", "hostaddr", "port", "dbname") if name in words}
 
     def _ask(self, statement: str, values: tuple[object, ...]) -> list[Any]:
         self.deadline = time.monotonic() + PATIENCE
@@ -220,7 +277,7 @@ class Postgresql:
 
     def _execute(self, statement: str, values: tuple[object, ...]) -> list[Any]:
         if self.connection is None or self.connection.closed:
-            self.connection = self.psycopg2.connect(self.conninfo.read_text().strip())
+            self.connection = self.psycopg2.connect(self.used or self.conninfo.read_text().strip())
             self.connection.autocommit = True
         with self.connection.cursor() as cursor:
             cursor.execute(statement, values)
