@@ -41,6 +41,26 @@ def test_the_image_runs_as_a_unit_and_writes_to_the_journal(on: Any, image: str)
         host.run("systemctl stop tool.service; rm /etc/containers/systemd/tool.container; systemctl daemon-reload")
 
 
+def test_no_other_account_reads_a_containers_environment_also_after_a_boot(on: Any, image: str) -> None:
+    host = on("engine")
+    secret = "a-password-of-this-test"
+    unit = f"[Container]\nImage={image}\nPull=never\nNetwork=none\nEnvironmentFile=/etc/tool.env\nExec=/usr/bin/sleep 600\nStopTimeout=1\n"
+    host.check_output(f"install -m 600 /dev/null /etc/tool.env && echo PASSWORD={secret} > /etc/tool.env")
+    host.check_output(f"printf %s '{unit}' > /etc/containers/systemd/tool.container")
+    found = f"runuser -u nobody -- grep --recursive --files-with-matches --text --fixed-strings --devices=skip --no-messages {secret} "
+    try:
+        host.check_output("systemctl daemon-reload && systemctl restart tool.service")
+        # As a boot finds it where the directory was made before podman's first use.
+        host.check_output("chmod 755 /var/lib/containers/storage")
+        assert "/var/lib/containers/storage/db.sql" in host.run(found + "/var/lib/containers").stdout, "what is protected is no longer there"
+        host.check_output("systemd-tmpfiles --create --boot")
+        assert host.run(found + "/var/lib/containers /run /etc").stdout == ""
+        host.check_output(f"echo {secret} > /run/readable")
+        assert host.run(found + "/var/lib/containers /run /etc").stdout.split() == ["/run/readable"]
+    finally:
+        host.run("systemctl stop tool.service; rm -f /etc/containers/systemd/tool.container /etc/tool.env /run/readable; systemctl daemon-reload")
+
+
 def test_the_archive_is_gone_and_the_image_stays(on: Any, image: str) -> None:
     assert on("engine").run(f"podman image exists {image}").rc == 0
     assert not on("engine").file("/var/lib/sovereign/images").exists
