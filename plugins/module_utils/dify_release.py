@@ -242,6 +242,8 @@ _QUEUES_1_16 = (
     "trigger_refresh_executor",
     "retention",
     "workflow_based_app_execution",
+    # Its tasks name it; a default worker of upstream's does not consume it, and an archive that a user asks for never comes.
+    "workflow_archive",
 )
 
 RELEASES: Mapping[str, Release] = {

@@ -272,11 +272,11 @@ def test_the_larger_host_has_more_processes() -> None:
 
 
 def test_every_queue_of_dify_is_consumed_by_exactly_one_pool() -> None:
-    # As a default worker of Dify 1.16 names them.
+    # As a default worker of Dify 1.16 names them, and one more that its tasks name.
     known = (
         "api_token dataset dataset_summary priority_dataset priority_pipeline pipeline mail ops_trace app_deletion app_rbac plugin workflow_storage "
         "conversation workflow schedule_poller schedule_executor triggered_workflow_dispatcher trigger_refresh_publisher trigger_refresh_executor "
-        "retention workflow_based_app_execution"
+        "retention workflow_based_app_execution workflow_archive"
     )
     assert sorted(queue for worker in plan(SITE, WANTED).workers.values() for queue in worker.queues) == sorted(known.split())
 

@@ -314,6 +314,18 @@ def test_every_queue_of_a_default_worker_is_consumed_by_exactly_one_pool() -> No
     ]
 
 
+def test_every_queue_that_a_task_of_the_release_names_is_consumed() -> None:
+    # Read in the tasks of Dify 1.16.0's source (tasks, schedule, services). Left out: `monitor` (only with a Redis broker), `enterprise_telemetry`
+    # (another edition), `workflow_draft_var` (no code sends it), `workflow_professional`, `workflow_team`, `workflow_sandbox` (the cloud's).
+    named = {
+        *("api_token", "app_deletion", "app_rbac", "conversation", "dataset", "dataset_summary", "mail", "ops_trace", "pipeline", "plugin"),
+        *("priority_dataset", "priority_pipeline", "retention", "schedule_executor", "schedule_poller", "trigger_refresh_executor"),
+        *("trigger_refresh_publisher", "triggered_workflow_dispatcher", "workflow", "workflow_archive", "workflow_based_app_execution"),
+        "workflow_storage",
+    }
+    assert named == set(RELEASES["1.16.0"].queues)
+
+
 def test_pools_that_would_do_nothing_are_refused() -> None:
     assert "concurrency is at least 1" in check_pools([dataclasses.replace(POOLS[0], concurrency=0), *POOLS[1:]], QUEUES)[0]
     assert "it has no queues" in check_pools([*POOLS, WorkerPool("idle", (), 1)], QUEUES)[0]
