@@ -151,11 +151,13 @@ class Console:
         assert answer.status_code == status, f"{method} {path}: {answer.status_code} {answer.text}"
         return answer.json() if answer.content else None
 
-    def chat_key(self, tokens: int = 5) -> str:
-        """Make a chat application and return a key of it."""
+    def chat_key(self, tokens: int = 5, *, dataset: bool = False) -> str:
+        """Make a chat application, with a dataset that it searches or without one, and return a key of it."""
         app = self.ask("POST", "apps", 201, json={"name": "chat", "mode": "chat"})
         model = {"provider": PROVIDER, "name": "assistant", "mode": "chat", "completion_params": {"max_tokens": tokens}}
-        self.ask("POST", f"apps/{app['id']}/model-config", json={"model": model})
+        datasets = [{"dataset": {"enabled": True, "id": str(uuid.uuid4())}}] if dataset else []
+        config = {"model": model, "dataset_configs": {"datasets": {"datasets": datasets}}}
+        self.ask("POST", f"apps/{app['id']}/model-config", json=config)
         token: str = self.ask("POST", f"apps/{app['id']}/api-keys", 201)["token"]
         return token
 

@@ -97,6 +97,44 @@ def test_a_small_pool_fails_under_streams_that_wait_for_each_other(platform: Pla
     assert events(stream(small, CHAT, key, query="Hello"))[-1]["event"] == "message_end", "it recovers"
 
 
+def searching_api(dify: Dify, **settings: str) -> tuple[Container, Console]:
+    """Start a Dify whose api finds pgvector in its own database, or where the settings say."""
+    assert "Database migration successful!" in dify.migrate()[1]
+    start_daemon(dify, dify.environment["DB_DATABASE"])
+    own = {"PGVECTOR_HOST": dify.environment["DB_HOST"], "PGVECTOR_PORT": "5432", "PGVECTOR_USER": "postgres", "PGVECTOR_PASSWORD": "unused"}
+    api = dify.api(**own | {"PGVECTOR_DATABASE": dify.environment["DB_DATABASE"], "RETRIEVAL_SERVICE_EXECUTORS": "2"} | settings)
+    return api, set_up(api)
+
+
+def test_every_retrieval_connects_to_pgvector_anew_and_keeps_nothing(dify: Dify) -> None:
+    api, console = searching_api(dify)
+    plain, searching = console.chat_key(), console.chat_key(dataset=True)
+    sessions = f"SELECT sessions FROM pg_stat_database WHERE datname = '{dify.environment['DB_DATABASE']}'"  # noqa: S608
+
+    def opened(key: str) -> int:
+        before = int(dify.sql(sessions)[0][0])
+        for _ in range(5):
+            assert events(stream(api, CHAT, key, query="Hello", auto_generate_name=False))[-1]["event"] == "message_end"
+        time.sleep(2)  # The server counts a session some time after its end; psql's own one is counted too.
+        return int(dify.sql(sessions)[0][0]) - before
+
+    opened(plain)
+    assert opened(plain) <= 2, "the pool of SQLAlchemy is full"
+    assert opened(searching) >= 10, "five hybrid searches, two connections each"
+
+
+def test_a_retrieval_hangs_where_a_proxy_never_answers_whatever_time_out_libpq_is_given(dify: Dify) -> None:
+    listens = "import socket, time; s = socket.create_server(('', 5432)); time.sleep(600)"
+    silent = dify.start(API, (), ("python3", "-c", listens))
+    api, console = searching_api(dify, PGVECTOR_HOST=silent.name, PGCONNECT_TIMEOUT="2")
+    connects = f"import psycopg2; psycopg2.connect(host='{silent.name}', user='postgres')"
+    assert "timeout expired" in api.run("python3", "-c", connects, check=False), "without gevent the time-out ends it"
+    key = console.chat_key(dataset=True)
+    body = {"query": "Hello", "inputs": {}, "user": "u", "response_mode": "blocking"}
+    with pytest.raises(requests.ReadTimeout):
+        requests.post(f"{api.url(5001)}/v1/{CHAT}", json=body, headers={"Authorization": f"Bearer {key}"}, timeout=(5, 12))
+
+
 def test_health_queues_behind_streams(platform: Platform) -> None:
     dify, _, console = platform
     narrow = dify.api(SERVER_WORKER_CONNECTIONS="2")

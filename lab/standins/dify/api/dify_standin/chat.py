@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from . import daemon, database
+from . import daemon, database, vectors
 from .errors import ApiError
 from .models import Models
 from .services import Services
@@ -61,6 +61,7 @@ class Chat:
         self.task = database.new_id()
         self.message = database.new_id()
         self.created = database.now()
+        self.config: Json = json.loads(self.app["model_config"]) if self.app["model_config"] else {}
         self.model = self._model()
         self.items: queue.Queue[Json | None] = queue.Queue()
         self.stopped = threading.Event()
@@ -113,7 +114,7 @@ class Chat:
     def _model(self) -> Model:
         models = Models(self.services)
         tenant = self.app["tenant_id"]
-        config = (json.loads(self.app["model_config"]) if self.app["model_config"] else {}).get("model")
+        config = self.config.get("model")
         if not config:
             default = models.default(tenant, "llm")
             if not default:
@@ -150,6 +151,7 @@ class Chat:
                     self.namer.start()
                 # From here to the end the connection is idle in this transaction.
                 database.select(connection, "SELECT model_config FROM apps WHERE id = :id", id=self.app["id"])
+                vectors.retrieve(self.config)
                 text = ""
                 for piece in self.model.ask([*self.history, {"role": "user", "content": self.query}]):
                     if self.stopped.is_set():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import ssl
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -27,7 +28,17 @@ def _health() -> dict[str, Any]:
         "socket_timeout": SETTINGS.REDIS_SOCKET_TIMEOUT,
         "socket_connect_timeout": SETTINGS.REDIS_SOCKET_CONNECT_TIMEOUT,
         "health_check_interval": SETTINGS.REDIS_HEALTH_CHECK_INTERVAL,
+        **_keepalive(),
     }
+
+
+def _keepalive() -> dict[str, Any]:
+    options = {
+        socket.TCP_KEEPIDLE: SETTINGS.REDIS_KEEPALIVE_IDLE,
+        socket.TCP_KEEPINTVL: SETTINGS.REDIS_KEEPALIVE_INTERVAL,
+        socket.TCP_KEEPCNT: SETTINGS.REDIS_KEEPALIVE_COUNT,
+    }
+    return {"socket_keepalive": SETTINGS.REDIS_KEEPALIVE, "socket_keepalive_options": options}
 
 
 def _tls() -> dict[str, Any]:
@@ -38,7 +49,13 @@ def _tls() -> dict[str, Any]:
 
 def make_client() -> Any:
     """Return the client for everything but events; through Sentinel it passes no TLS parameters, as Dify's does not."""
-    common = {"username": SETTINGS.REDIS_USERNAME or None, "password": SETTINGS.REDIS_PASSWORD or None, "db": SETTINGS.REDIS_DB, **_health()}
+    common = {
+        "username": SETTINGS.REDIS_USERNAME or None,
+        "password": SETTINGS.REDIS_PASSWORD or None,
+        "db": SETTINGS.REDIS_DB,
+        "protocol": SETTINGS.REDIS_SERIALIZATION_PROTOCOL,
+        **_health(),
+    }
     if not SETTINGS.REDIS_USE_SENTINEL:
         return redis.Redis(host=SETTINGS.REDIS_HOST, port=SETTINGS.REDIS_PORT, **common, **_tls())
     if not SETTINGS.REDIS_SENTINELS or not SETTINGS.REDIS_SENTINEL_SERVICE_NAME:
@@ -50,6 +67,7 @@ def make_client() -> Any:
             "socket_timeout": SETTINGS.REDIS_SENTINEL_SOCKET_TIMEOUT,
             "username": SETTINGS.REDIS_SENTINEL_USERNAME or None,
             "password": SETTINGS.REDIS_SENTINEL_PASSWORD or None,
+            **_keepalive(),
         },
     )
     return sentinels.master_for(SETTINGS.REDIS_SENTINEL_SERVICE_NAME, **common)

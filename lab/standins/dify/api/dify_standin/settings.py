@@ -64,6 +64,15 @@ class Settings:
     SQLALCHEMY_POOL_PRE_PING: bool = False
     SQLALCHEMY_POOL_TIMEOUT: int = 30
 
+    PGVECTOR_HOST: str = ""
+    PGVECTOR_PORT: int = 5433
+    PGVECTOR_USER: str = ""
+    PGVECTOR_PASSWORD: str = ""
+    PGVECTOR_DATABASE: str = ""
+    PGVECTOR_MIN_CONNECTION: int = 1
+    PGVECTOR_MAX_CONNECTION: int = 5
+    RETRIEVAL_SERVICE_EXECUTORS: int = os.cpu_count() or 1
+
     REDIS_HOST: str = "localhost"
     REDIS_PORT: int = 6379
     REDIS_USERNAME: str = ""
@@ -85,6 +94,11 @@ class Settings:
     REDIS_SOCKET_TIMEOUT: float = 5.0
     REDIS_SOCKET_CONNECT_TIMEOUT: float = 5.0
     REDIS_HEALTH_CHECK_INTERVAL: int = 30
+    REDIS_SERIALIZATION_PROTOCOL: int = 3
+    REDIS_KEEPALIVE: bool = False
+    REDIS_KEEPALIVE_IDLE: int = 30
+    REDIS_KEEPALIVE_INTERVAL: int = 10
+    REDIS_KEEPALIVE_COUNT: int = 10
     EVENT_BUS_REDIS_URL: str = ""
     EVENT_BUS_REDIS_CHANNEL_TYPE: str = "pubsub"
     EVENT_BUS_STREAMS_RETENTION_SECONDS: int = 600
