@@ -62,11 +62,10 @@ def api_key(client: str) -> str:
 
 @pytest.fixture(scope="session", autouse=True)
 def authority() -> None:
-    """Give the lab's users the internal CA to verify with."""
-    for host in ("hq-client1", "wan-client1"):
-        execute(host, "sh", "-c", f"cat > {CA}", stdin=(STATE / "pki/ca.crt").read_text())
-    for host in ("hq-gw1", "hq-gw2", "edge-gw1", "hq-gpu1"):
-        execute(host, "cp", "/etc/sovereign/pki/ca.crt", CA)
+    """Give the lab's users the authorities of all sites to verify servers with."""
+    authorities = "".join(path.read_text() for path in sorted((STATE / "pki/sites").glob("*/ca.crt")))
+    for host in ("hq-client1", "wan-client1", "hq-gw1", "hq-gw2", "edge-gw1", "hq-gpu1"):
+        execute(host, "sh", "-c", f"cat > {CA}", stdin=authorities)
 
 
 Ask = Callable[..., dict[str, Any]]

@@ -78,7 +78,7 @@ def session() -> requests.Session:
     """Give a session with the entry."""
     found = requests.Session()
     found.mount("https://", Pinned(pool_maxsize=1))
-    found.verify = str(STATE / "pki/ca.crt")
+    found.verify = str(STATE / "pki/sites/hq/ca.crt")
     found.headers["Host"] = NAME
     found.trust_env = False
     return found

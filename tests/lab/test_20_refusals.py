@@ -16,7 +16,7 @@ Curl = Callable[..., tuple[int, str]]
 Entry = Callable[[str], tuple[str, str]]
 
 PKI = "/etc/sovereign/pki"
-VPN_LISTENER = ["--cacert", f"{PKI}/ca.crt", "--cert", f"{PKI}/host.crt", "--key", f"{PKI}/host.key"]
+VPN_LISTENER = ["--cacert", CA, "--cert", f"{PKI}/host.crt", "--key", f"{PKI}/host.key"]
 
 
 def chat(model: str, extra: str = "") -> str:

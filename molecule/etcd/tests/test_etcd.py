@@ -44,6 +44,17 @@ def test_members_meet_under_tls_only_and_strangers_do_not(on: Any) -> None:
     assert "peerURLs" not in refused.stdout
 
 
+def test_a_certificate_of_another_site_is_refused_by_tls(on: Any) -> None:
+    """No firewall stands between these hosts, and the other site's host does not check the server: its own certificate is what is refused."""
+    ask = f"curl --http1.1 --silent --show-error --insecure --noproxy '*' --max-time 5 --cert {PKI}/host.crt --key {PKI}/host.key"
+    for url, of_service in ((f"https://{ADDRESS['two']}:2379/version", "stranger"), (f"https://{ADDRESS['two']}:2380/members", "one")):
+        assert on(of_service).run(f"{ask} {url}").rc == 0
+        refused = on("edge").run(f"{ask} {url}")
+        # Refused in the handshake: by an alert, or by a connection that is closed.
+        assert refused.rc in {35, 55, 56}
+        assert refused.stdout == ""
+
+
 def test_older_tls_is_refused(on: Any) -> None:
     probe = f"openssl s_client -connect {ADDRESS['one']}:2379 -cert {PKI}/host.crt -key {PKI}/host.key -CAfile {PKI}/ca.crt -verify_return_error"
     assert on("two").run(f"{probe} -tls1_3 </dev/null").rc == 0

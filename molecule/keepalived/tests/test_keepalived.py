@@ -26,7 +26,7 @@ GONE_S = 15.0
 
 @pytest.fixture(scope="session")
 def tls(contract: Any) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=str(Path(contract("one")["cluster"]["state_dir"]) / "pki/ca.crt"))
+    return ssl.create_default_context(cafile=str(Path(contract("one")["cluster"]["state_dir"]) / "pki/sites/hq/ca.crt"))
 
 
 @pytest.fixture(scope="session")

@@ -31,6 +31,7 @@ CLIENT = """
 import base64, json, socket, ssl, sys, time
 job = json.load(sys.stdin)
 context = ssl.create_default_context(cafile="/etc/sovereign/pki/ca.crt")
+context.load_verify_locations("/etc/sovereign/pki/peers.crt")
 if job["certificate"]:
     context.load_cert_chain("/etc/sovereign/pki/host.crt", "/etc/sovereign/pki/host.key")
 begun = time.monotonic()

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
-from gateway_client import Answer, chat, counters, exchange, http, key_of
+from gateway_client import CLUSTER, EXECUTE, Answer, chat, counters, exchange, http, key_of
+
+from lab.testing import host_variables
+
+PKI = "/etc/sovereign/pki"
 
 
 def over_vpn(*pieces: bytes) -> Answer:
@@ -65,10 +71,24 @@ def test_a_peer_at_a_wrong_address() -> None:
     twin()
 
 
-def test_a_host_that_is_no_peer() -> None:
+def test_a_gateway_of_the_same_site_is_no_peer_and_its_certificate_is_refused_by_tls() -> None:
     answer = exchange("hq-gw2", "hq-gw1", http(chat("assistant"), key=key_of("web-chat")), vpn=True)
-    assert (answer.status, answer.code) == (403, "not_a_peer")
+    assert (answer.status, answer.failure) == (0, "SSLError")
     twin()
+
+
+def test_a_peers_certificate_is_refused_by_a_model_server_of_the_other_site_by_tls() -> None:
+    """No firewall stands between them here."""
+    server = next(instance for instance in host_variables()["hq-gw1"]["node"]["models"] if instance["name"] == "risk-scoring")
+    ask = ["curl", "--silent", "--show-error", "--max-time", "5", "--cert", f"{PKI}/host.crt", "--key", f"{PKI}/host.key", "--insecure"]
+    url = f"https://{host_variables()['hq-gw1']['node']['address']}:{server['port']}/v1/models"
+    answers = {
+        host: subprocess.run([*EXECUTE, f"{CLUSTER}-{host}", *ask, url], capture_output=True, text=True, check=False)
+        for host in ("hq-gw2", "edge-gw1")
+    }
+    assert "risk-scoring" in answers["hq-gw2"].stdout
+    assert answers["edge-gw1"].returncode != 0
+    assert answers["edge-gw1"].stdout == ""
 
 
 def test_a_request_does_not_travel_on_to_a_third_site() -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import pytest
 
-from lab.testing import rerun
+from lab.testing import PROJECT, changed, rerun
 
 SERVER = "198.18.23.11"
 OWN = "--cert /etc/sovereign/pki/host.crt --key /etc/sovereign/pki/host.key"
@@ -27,10 +29,10 @@ def run_role(*arguments: str) -> str:
 
 @pytest.fixture
 def call(on: Any) -> Any:
-    """Give a function that asks the TLS server from the client's host, by the server's name unless told otherwise."""
+    """Give a function that asks the TLS server from a host (the client's), by the server's name unless told otherwise."""
 
-    def ask(options: str = f"{TRUST} {OWN}", at: str = "server.pki.test") -> Any:
-        return on("client").run(f"curl --silent --show-error --max-time 5 --resolve {at}:4433:{SERVER} {options} https://{at}:4433/")
+    def ask(options: str = f"{TRUST} {OWN}", at: str = "server.pki.test", host: str = "client") -> Any:
+        return on(host).run(f"curl --silent --show-error --max-time 5 --resolve {at}:4433:{SERVER} {options} https://{at}:4433/")
 
     return ask
 
@@ -42,7 +44,8 @@ def foreign(on: Any) -> Iterator[str]:
     host.run_expect(
         [0],
         "mkdir -p /root/foreign && cd /root/foreign"
-        " && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj '/CN=mol-pki internal authority' -keyout ca.key -out ca.crt"
+        " && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj '/CN=mol-pki internal authority, hq'"
+        " -keyout ca.key -out ca.crt"
         " && openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /OU=hq/CN=client.pki.test -keyout client.key -out client.csr"
         " && openssl x509 -req -in client.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out client.crt",
     )
@@ -98,10 +101,10 @@ def test_a_services_user_reads_the_key_only_as_a_member_of_the_group(on: Any, na
 
 def test_no_hosts_key_is_on_the_controller_and_the_authoritys_is_encrypted(contract: Any) -> None:
     state = Path(contract("server")["cluster"]["state_dir"]) / "pki"
-    keys = [path for path in state.rglob("*") if path.is_file() and "PRIVATE KEY" in path.read_text(errors="replace")]
-    assert keys == [state / "ca.key"]
-    assert "ENCRYPTED PRIVATE KEY" in keys[0].read_text()
-    assert keys[0].stat().st_mode & 0o077 == 0
+    keys = {path for path in state.rglob("*") if path.is_file() and "PRIVATE KEY" in path.read_text(errors="replace")}
+    assert keys == {state / "sites/edge/ca.key", state / "sites/hq/ca.key"}
+    assert all("ENCRYPTED PRIVATE KEY" in key.read_text() for key in keys)
+    assert all(key.stat().st_mode & 0o077 == 0 for key in keys)
 
 
 def test_a_certificate_near_its_end_is_renewed_and_its_user_reloaded(on: Any, call: Any) -> None:
@@ -143,3 +146,63 @@ def test_a_name_outside_the_authoritys_domains_is_refused_before_anything_is_don
     with pytest.raises(AssertionError, match="pki_ca_permitted_domains"):
         run_role("--limit=client", "--extra-vars={pki_extra_names: [www.example.org]}")
     assert certificate(on, "client", "serial") == serial
+
+
+def test_a_host_of_another_site_is_neither_answered_nor_believed(call: Any) -> None:
+    assert call().rc == 0
+    # Its trust in the server's authority taken care of, so that it is its own certificate that is refused.
+    stolen = call(options=f"--cacert /etc/sovereign/pki/peers.crt {OWN}", host="edge")
+    assert stolen.rc in CURL_REFUSED_BY_SERVER, stolen.stderr
+    assert "Client certificate" not in stolen.stdout
+    assert call(host="edge").rc == CURL_CERTIFICATE_REFUSED
+
+
+def test_hosts_in_the_vpn_know_their_peers_authority_and_others_do_not(on: Any) -> None:
+    verify = "openssl verify -no-CApath -no-CAstore -CAfile /etc/sovereign/pki/peers.crt /etc/sovereign/pki/host.crt"
+    for one, other in (("server", "edge"), ("edge", "server")):
+        authority = on(other).file("/etc/sovereign/pki/ca.crt").content_string
+        assert on(one).file("/etc/sovereign/pki/peers.crt").content_string == authority
+        # Peers alone: a gateway's listener for peers lets no host of its own site in.
+        assert on(one).run(verify).rc != 0
+    assert not on("client").file("/etc/sovereign/pki/peers.crt").exists
+
+
+def test_a_platform_with_one_authority_for_all_sites_moves_to_one_for_each_and_is_answered_all_the_while(on: Any, call: Any, contract: Any) -> None:
+    state = Path(contract("server")["cluster"]["state_dir"])
+    pki, playbook = state / "pki", str(PROJECT / "playbooks/ops/split_authority.yml")
+    # Gone already, if this test was cut.
+    rmtree(pki / "sites", ignore_errors=True)
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-days", "3650"]  # noqa: RUF005
+        + ["-subj", "/CN=mol-pki internal authority", "-passout", f"file:{state / 'secrets/pki/ca'}"]
+        + ["-keyout", str(pki / "ca.key"), "-out", str(pki / "ca.crt")],
+        check=True,
+        capture_output=True,
+    )
+
+    def step(name: str) -> subprocess.CompletedProcess[str]:
+        return rerun("--skip-tags=pki_install", playbook=playbook, step=name)
+
+    def edge() -> int:
+        return int(call(options=f"--cacert /etc/sovereign/pki/peers.crt {OWN}", host="edge").rc)
+
+    run_role("--skip-tags=pki_install")
+    # What moving is for.
+    assert (call().rc, edge()) == (0, 0)
+    refused = step("sign")
+    assert refused.returncode != 0
+    assert "run step=trust" in refused.stdout
+    assert not (pki / "sites").exists()
+    for name in ("trust", "sign"):
+        done = step(name)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert call().rc == 0
+        # From the moment on at which it has a certificate of its own site's authority.
+        assert (edge() == 0) == (name == "trust")
+    done = step("drop")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert call().rc == 0
+    assert edge() in CURL_REFUSED_BY_SERVER
+    for left in ("ca.key", "retired.crt"):
+        (pki / left).unlink()
+    assert changed(rerun("--check")) == {"client": 0, "edge": 0, "server": 0}

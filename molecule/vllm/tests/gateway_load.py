@@ -50,7 +50,7 @@ def ask(model: str, timeout: float = 60, **fields: Any) -> Answer:
     gateway = host_variables()["gateway"]["node"]
     body = json.dumps({"model": model, "prompt": "Good morning, is anybody there?", "max_tokens": 4, **fields})
     key = (STATE / "secrets/model_gateway" / CLIENT).read_text().strip()
-    context = ssl.create_default_context(cafile=STATE / "pki/ca.crt")
+    context = ssl.create_default_context(cafile=STATE / "pki/sites/hq/ca.crt")
     context.check_hostname = False  # It is asked by its address; its authority is what matters here.
     connection = http.client.HTTPSConnection(gateway["address"], PORT, timeout=timeout, context=context)
     try:
