@@ -123,7 +123,8 @@ def status() -> None:
     edge = next(variables for variables in hosts.values() if variables.get("site", {}).get("name") == "edge")
     print(
         "\nTry it: from the edge, over TLS, answered on premises through the VPN\n"
-        f"  curl -N --cacert {STATE.relative_to(PROJECT)}/pki/sites/edge/ca.crt --resolve {edge['site']['entry']['name']}:443:{edge['node']['wan_address']} \\\n"
+        f"  curl -N --cacert {STATE.relative_to(PROJECT)}/pki/sites/edge/ca.crt \\\n"
+        f"    --resolve {edge['site']['entry']['name']}:443:{edge['node']['wan_address']} \\\n"
         f'    -H "Authorization: Bearer $(cat {STATE.relative_to(PROJECT)}/secrets/model_gateway/web-chat)" \\\n'
         "    -H 'Content-Type: application/json' \\\n"
         f"    https://{edge['site']['entry']['name']}/v1/chat/completions \\\n"
