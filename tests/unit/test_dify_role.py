@@ -38,6 +38,7 @@ class Rendered:
         variables |= {
             "ansible_managed": "managed",
             "ansible_check_mode": False,
+            "ansible_facts": {"ansible_local": {}},
             "ansible_search_path": [str(ROLE)],
             "role_path": str(ROLE),
             **trusted(given),
