@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from lab.testing import docker
 from tests.lab.conftest import container, execute, wait_until
-from tests.lab.leftovers import consumers, forgotten_sessions, overdue_requests, queues_without_consumers, taken_places
+from tests.lab.leftovers import consumers, left_behind, taken_places
 from tests.lab.platform import HOSTS, Answer, Arrivals, Console, chat, leader, workflow
 
 TIMEOUT_S = 60.0
@@ -41,11 +41,6 @@ LEADERS: dict[str, Callable[[], str]] = {
     "redis": lambda: next(leader("redis")),
     "rabbitmq": queue_leader,
 }
-
-
-def settled(before: dict[str, int]) -> bool:
-    """Whether nothing is left of a kill."""
-    return not (forgotten_sessions() or overdue_requests() or queues_without_consumers(before))
 
 
 def describe(answers: list[Answer]) -> str:
@@ -79,7 +74,7 @@ def main() -> int:
         left: list[str] = ["not looked yet"]
         while left and time.monotonic() - killed < max(60, options.apart):
             time.sleep(2)
-            left = [*forgotten_sessions(), *overdue_requests(), *queues_without_consumers(before)]
+            left = left_behind(before)
         bad += bool(left)
         print(f"kill {number + 1}: {service} on {host}: clean after {time.monotonic() - killed:.0f} s" if not left else f"LEFT: {left}", flush=True)
         time.sleep(max(0, options.apart - (time.monotonic() - killed)))
@@ -87,7 +82,7 @@ def main() -> int:
         answers = arrivals.end()
         bad += any(answer.ended > TIMEOUT_S - 1 for answer in answers)
         print(f"{name}: {describe(answers)}", flush=True)
-    wait_until(lambda: settled(before), "nothing is left", 60)
+    wait_until(lambda: not left_behind(before), "nothing is left", 60)
     wait_until(lambda: sum(taken_places().values()) == 0, f"no place is taken on {', '.join(HOSTS)}", 60)
     return 1 if bad else 0
 

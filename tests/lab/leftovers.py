@@ -5,24 +5,14 @@ from __future__ import annotations
 import json
 
 from lab.testing import host_variables
-from tests.lab.conftest import execute, python
-from tests.lab.platform import HOSTS, open_streams
+from tests.lab.conftest import execute
+from tests.lab.platform import DIFY_PROXY, HOSTS, ask_haproxy, open_streams
 from tests.role_program import load_file
 
 # By its path, since this runs beside Ansible, not in it.
 haproxy = load_file("plugins/module_utils/haproxy.py")
 
-ASK = """
-import json, socket
-told = {{}}
-for path in {paths!r}:
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(path)
-        connection.sendall(b"show sess\\n")
-        told[path] = b"".join(iter(lambda: connection.recv(65536), b"")).decode()
-print(json.dumps(told))
-"""
-SERVICE_PROXY, DIFY_PROXY = "/run/service_proxy/admin.sock", "/run/dify_proxy/admin.sock"
+SERVICE_PROXY = "/run/service_proxy/admin.sock"
 CONNECTING_S = 30
 """Seconds that a session may have no server: all retries, and the wait for a leader."""
 REQUEST_S = 660
@@ -34,7 +24,7 @@ def forgotten_sessions() -> list[str]:
     found = []
     for host, variables in host_variables().items():
         if "service_proxy" in variables["node"]["groups"]:
-            shown = python(host, ASK.format(paths=[SERVICE_PROXY]))[SERVICE_PROXY]
+            shown = ask_haproxy(host, SERVICE_PROXY, "show sess")
             found += [
                 f"{host}: {session.backend}/{session.server} for {session.age} s"
                 for session in haproxy.sessions(lambda command: shown)  # noqa: B023
@@ -47,8 +37,8 @@ def overdue_requests() -> list[str]:
     """Requests that Dify's proxies have had for longer than any may take; connections of web sockets are none."""
     found = []
     for host in HOSTS:
-        shown = python(host, ASK.format(paths=[DIFY_PROXY]))[DIFY_PROXY]
-        assert not shown or haproxy.SESSION.search(shown), shown[:300]
+        shown = ask_haproxy(host, DIFY_PROXY, "show sess")
+        assert not shown.strip() or haproxy.SESSION.search(shown), shown[:300]
         found += [
             f"{host}: {session.backend}/{session.server} for {session.age} s"
             for session in haproxy.sessions(lambda command: shown)  # noqa: B023
@@ -70,6 +60,15 @@ def queues_without_consumers(expected: dict[str, int]) -> list[str]:
     """
     now = consumers()
     return [f"{queue}: {now.get(queue, 0)} of {count}" for queue, count in expected.items() if now.get(queue, 0) < count]
+
+
+def left_behind(expected: dict[str, int]) -> list[str]:
+    """All of these that clients which go on do not explain.
+
+    Args:
+        expected: As of :func:`queues_without_consumers`.
+    """
+    return [*forgotten_sessions(), *overdue_requests(), *queues_without_consumers(expected)]
 
 
 def consumers() -> dict[str, int]:

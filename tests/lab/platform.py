@@ -380,16 +380,24 @@ def leader(service: str) -> Iterator[str]:
             yield host
 
 
-READ_STAT = """
-import socket
-s = socket.socket(socket.AF_UNIX); s.connect('/run/dify_proxy/admin.sock'); s.sendall(b'show stat\\n')
-print(b''.join(iter(lambda: s.recv(65536), b'')).decode())
+DIFY_PROXY = "/run/dify_proxy/admin.sock"
+ASK_HAPROXY = """
+import socket, sys
+with socket.socket(socket.AF_UNIX) as connection:
+    connection.connect(sys.argv[1])
+    connection.sendall(sys.argv[2].encode() + b"\\n")
+    print(b"".join(iter(lambda: connection.recv(65536), b"")).decode())
 """
+
+
+def ask_haproxy(host: str, path: str, command: str) -> str:
+    """Give what the HAProxy behind a host's socket answers to a command."""
+    return execute(host, "python3", "-", path, command, stdin=ASK_HAPROXY).stdout
 
 
 def open_streams(host: str) -> int:
     """Count the requests that a host's api has."""
-    rows = [line.split(",") for line in execute(host, "python3", "-", stdin=READ_STAT).stdout.splitlines()]
+    rows = [line.split(",") for line in ask_haproxy(host, DIFY_PROXY, "show stat").splitlines()]
     return sum(int(row[4] or 0) for row in rows if row[0] in ("api", "api_reserved") and row[1].startswith("dify_api"))
 
 
