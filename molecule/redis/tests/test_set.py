@@ -18,10 +18,10 @@ SERIAL = (
 def test_changes_come_into_force_without_a_restart(on: Any) -> None:
     before = processes(on), processes(on, "redis-sentinel")
     users = {"dify": ["~*", "&*", "+@all", "-@admin", "-@dangerous", "+info"], "reports": ["%R~*", "+@read"]}
-    run = play("--tags=redis_configure,redis_service", redis_max_lag=2, redis_down_after=4, redis_users=users, redis_settings={"databases": 32})
+    run = play("--tags=redis_configure,redis_service", redis_max_lag=3, redis_down_after=4, redis_users=users, redis_settings={"databases": 32})
     assert (processes(on), processes(on, "redis-sentinel")) == before
     for host in ADDRESS:
-        assert admin(on, host, "config get min-replicas-max-lag").split()[1] == "2"
+        assert admin(on, host, "config get min-replicas-max-lag").split()[1] == "3"
         assert "reports" in admin(on, host, "acl users").split()
         told = admin(on, host, "sentinel master mymaster").split("\n")
         assert told[told.index("down-after-milliseconds") + 1] == "4000"
@@ -42,7 +42,7 @@ def test_a_renewed_certificate_is_served_without_a_restart_and_the_changes_are_t
         # Sentinel holds no data, and is restarted for it.
         until(lambda at=address, new=renewed: on("redis1").check_output(SERIAL.format(address=at, port=26379)) == new, 10)
         assert "reports" not in admin(on, host, "acl users").split()
-        assert admin(on, host, "config get min-replicas-max-lag").split()[1] == "3"
+        assert admin(on, host, "config get min-replicas-max-lag").split()[1] == "2"
     assert processes(on) == before
 
 
