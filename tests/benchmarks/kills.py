@@ -1,8 +1,9 @@
 """Kill leaders of the data tier in a row, under Dify's load, and look for what stays behind: ``python tests/benchmarks/kills.py [--kills 10]``.
 
 Runs over the lab as ``make lab`` leaves it. The leaders of PostgreSQL, Redis and RabbitMQ are killed by turns, host and all; each host is started
-again after a third of the time to the next kill. Chats and workflows go on meanwhile. After each kill, before the next one, nothing may be left of
-it: no session without a server, no request older than its time-out, no queue without its consumers. Afterwards no place of the api may be taken.
+again after a third of the time to the next kill, which waits until every service has all of its members again. Chats and workflows go on meanwhile.
+After each kill, before the next one, nothing may be left of it: no session without a server, no request older than its time-out, no queue without its
+consumers. Afterwards no place of the api may be taken.
 Exit code 1 otherwise.
 """
 
@@ -10,10 +11,13 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -26,14 +30,38 @@ TIMEOUT_S = 60.0
 """What a user waits for an answer. One that takes longer counts as hung."""
 
 
+MEMBERS = {"198.18.1.41": "hq-db1", "198.18.1.42": "hq-db2", "198.18.1.43": "hq-db3"}
+
+
+def rabbitmq(*arguments: str) -> str:
+    """Ask the first node that answers."""
+    command = ("rabbitmqctl", "--quiet", "--formatter=json", *arguments)
+    for host in MEMBERS.values():
+        asked = execute(host, *command, check=False)
+        if asked.returncode == 0:
+            return asked.stdout
+    raise SystemExit("no node of RabbitMQ answers")
+
+
 def queue_leader() -> str:
     """Host of the leader of Dify's busiest queue."""
-    command = ("rabbitmqctl", "--quiet", "--vhost=dify", "list_queues", "name", "leader", "--no-table-headers")
-    for line in execute("hq-db1", *command).stdout.splitlines():
-        name, node = line.split()
-        if name == "workflow_based_app_execution":
-            return {"198.18.1.41": "hq-db1", "198.18.1.42": "hq-db2", "198.18.1.43": "hq-db3"}[node.partition("@")[2]]
+    for row in json.loads(rabbitmq("--vhost=dify", "list_queues", "name", "leader")):
+        if row["name"] == "workflow_based_app_execution":
+            return MEMBERS[row["leader"].partition("@")[2]]
     raise SystemExit("no queue of that name")
+
+
+def whole() -> bool:
+    """Whether every service has all of its members: a kill then leaves a majority, as it has to."""
+    counted = {
+        "patroni": ["su", "-s", "/bin/sh", "postgres", "-c", "psql -Atc \"select count(*) from pg_stat_replication where state = 'streaming'\""],
+        "redis": ["sh", "-c", "redis-admin info replication | grep -c state=online"],
+    }
+    for service, command in counted.items():
+        led = next(leader(service), None)
+        if not led or execute(led, *command, check=False).stdout.strip() != str(len(MEMBERS) - 1):
+            return False
+    return len(json.loads(rabbitmq("cluster_status"))["running_nodes"]) == len(MEMBERS)
 
 
 LEADERS: dict[str, Callable[[], str]] = {
@@ -66,17 +94,25 @@ def main() -> int:
     }
     time.sleep(5)
     for number, service in zip(range(options.kills), itertools.cycle(LEADERS), strict=False):
+        waited = wait_until(whole, "every service has all of its members", 180, pause=3)
         host = LEADERS[service]()
         killed = time.monotonic()
         docker("kill", container(host))
         time.sleep(options.apart / 3)
         docker("start", container(host))
         left: list[str] = ["not looked yet"]
+        last = left
         while left and time.monotonic() - killed < max(60, options.apart):
             time.sleep(2)
-            left = left_behind(before)
+            last = left
+            try:
+                left = left_behind(before)
+            except pytest.fail.Exception as error:
+                # For instance of a host that has not booted yet.
+                left = [str(error)]
         bad += bool(left)
-        print(f"kill {number + 1}: {service} on {host}: clean after {time.monotonic() - killed:.0f} s" if not left else f"LEFT: {left}", flush=True)
+        found = f"LEFT: {left}" if left else f"clean after {time.monotonic() - killed:.0f} s, the last was {last[0][:100]}"
+        print(f"kill {number + 1} (whole again after {waited:.0f} s more): {service} on {host}: {found}", flush=True)
         time.sleep(max(0, options.apart - (time.monotonic() - killed)))
     for name, arrivals in load.items():
         answers = arrivals.end()

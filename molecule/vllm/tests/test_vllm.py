@@ -207,7 +207,7 @@ def test_what_cannot_work_or_must_not_is_refused_all_at_once_before_anything_is_
             "cudagraph-capture-sizes": "--enable-lora",
             "an-argument-of-a-later-release": True,
         },
-        "vllm_environment": {"VLLM_SERVER_DEV_MODE": 1},
+        "vllm_environment": {"VLLM_SERVER_DEV_MODE": 1, "LD_PRELOAD": "/srv/x.so"},
         "__vllm_shm_mb": 4096,
         "__vllm_cpu_server_mb": 999999,
     }
@@ -224,7 +224,8 @@ def test_what_cannot_work_or_must_not_is_refused_all_at_once_before_anything_is_
         "argument an-argument-of-a-later-release is refused: it is not among the arguments that change only",
         "argument host is refused",
         "argument enable-log-requests is refused: it writes what users ask",
-        "VLLM_SERVER_DEV_MODE is refused",
+        "VLLM_SERVER_DEV_MODE is refused: it opens the server up for development",
+        "LD_PRELOAD is refused: it is not among those that change only speed and memory",
         "shm has 1024 MB",
         "The CPU build needs about",
     ):
