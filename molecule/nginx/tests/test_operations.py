@@ -13,6 +13,7 @@ from entry_fuzz import SECRET
 
 from lab.testing import rerun
 
+RUNNING = "../../playbooks/running.yml"
 MUTUAL = "curl --silent --noproxy '*' --cacert /etc/sovereign/pki/ca.crt --cert /etc/sovereign/pki/host.crt --key /etc/sovereign/pki/host.key"
 
 
