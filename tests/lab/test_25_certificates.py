@@ -12,6 +12,8 @@ from lab.testing import host_variables
 from tests.lab.conftest import execute, python
 
 CALLER = "hq-client1"
+# Units of model servers look at the address, too: only gateways get as far as the handshake.
+GATEWAY = "hq-gw1"
 OFF = ("hq-app1", "hq-db1", "hq-gpu1")
 OWN_SITE = ("hq-gw1", "hq-app1", "hq-db1", "hq-db2", "hq-gpu1")
 STOLEN = "edge-gw1"
@@ -107,7 +109,9 @@ def test_a_certificate_stolen_at_the_edge_opens_nothing_on_premises_by_tls_alone
         for own in OWN_SITE:
             of_service = own.startswith("hq-db") or (host, port) not in BY_NAME
             wanted[own, host, port] = "taken" if of_service else "refused"
-    seen = found(CALLER, (*OWN_SITE, STOLEN), servers())
+    names = (*OWN_SITE, STOLEN)
+    seen = found(CALLER, names, [server for server in servers() if server[0] != "hq-gpu1"])
+    seen |= found(GATEWAY, names, [server for server in servers() if server[0] == "hq-gpu1"])
     assert {key: said for key, said in seen.items() if said != wanted[key]} == {}
     assert seen.keys() == wanted.keys()
 
