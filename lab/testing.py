@@ -10,7 +10,7 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -22,6 +22,12 @@ import testinfra
 PROJECT = Path(__file__).resolve().parent.parent
 
 Contract = dict[str, Any]
+
+# Options for OpenSSL's client: what the platform accepts, by version; and suites of TLS 1.2 in CBC mode or without forward secrecy, some of which the
+# client offers only at level 0.
+GOOD_SUITES = {"TLSv1.2": "-tls1_2 -cipher ECDHE+AESGCM:ECDHE+CHACHA20", "TLSv1.3": "-tls1_3"}
+BAD_SUITES = "-tls1_2 -cipher ECDHE-ECDSA-AES256-SHA384:ECDHE-RSA-AES256-SHA384:ECDHE+SHA1:AES256-GCM-SHA384:AES128-SHA256:@SECLEVEL=0"
+REFUSALS = ("handshake failure", "insufficient security", "protocol version")
 
 
 @cache
@@ -64,6 +70,43 @@ def rerun(
     return subprocess.run(
         [*command, *options, str(scenario / playbook)], cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=600, check=False
     )
+
+
+def handshake(host: Any, endpoint: str, options: str) -> str:  # noqa: ANN401 - testinfra is untyped
+    """Begin TLS with a server, showing the certificate of the host that asks.
+
+    Args:
+        host: The testinfra host that asks.
+        endpoint: Address and port.
+        options: For ``openssl s_client``.
+
+    Returns:
+        Version and cipher suite, such as ``TLSv1.3 TLS_AES_256_GCM_SHA384``; the alert of a server that refuses; else all that was printed.
+    """
+    certificate = "-cert /etc/sovereign/pki/host.crt -key /etc/sovereign/pki/host.key"
+    printed: str = host.run(f"timeout 10 openssl s_client -connect {endpoint} {certificate} {options} </dev/null 2>&1").stdout
+    if agreed := re.search(r"^New, (TLS\S+), Cipher is (\S+)$", printed, flags=re.MULTILINE):
+        return " ".join(agreed.groups())
+    alert = re.search(rf"alert ({'|'.join(REFUSALS)}):", printed)
+    return alert[1] if alert else printed
+
+
+def tls_faults(host: Any, endpoint: str, versions: Iterable[str] = GOOD_SUITES, options: str = "") -> list[str]:  # noqa: ANN401
+    """Find out whether a server speaks TLS with forward secrecy and authenticated encryption (AEAD), and refuses a client that has only others.
+
+    Args:
+        host: The testinfra host that asks.
+        endpoint: Address and port.
+        versions: Versions that the server must accept.
+        options: More of them for ``openssl s_client``.
+
+    Returns:
+        What is not so, with the server's answers.
+    """
+    answers = {version: handshake(host, endpoint, f"{GOOD_SUITES[version]} {options}") for version in versions}
+    faults = [f"{version} is not accepted: {answer}" for version, answer in answers.items() if not answer.startswith(version)]
+    refusal = handshake(host, endpoint, f"{BAD_SUITES} {options}")
+    return faults if refusal in REFUSALS else [*faults, f"old suites are not refused: {refusal}"]
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lab.testing import PROJECT, changed, docker, rerun
+from lab.testing import PROJECT, changed, docker, rerun, tls_faults
 
 APPS = ("app1", "app2")
 LEASE = 45
@@ -101,6 +101,11 @@ def test_nobody_reaches_a_host_of_dify_but_its_peers(on: Any) -> None:
         assert on("data").run(f"timeout 3 bash -c '</dev/tcp/198.18.72.31/{port}'").rc != 0
     assert on("gw").run("timeout 3 bash -c '</dev/tcp/198.18.72.31/9441'").rc == 0
     assert on("gw").run("curl --silent --insecure https://198.18.72.31:9441/healthz").rc != 0, "without a certificate"
+
+
+@pytest.mark.parametrize("port", [9441, 9442, 9443, 9444, 9446])
+def test_old_cipher_suites_are_refused(on: Any, port: int) -> None:
+    assert tls_faults(on("app1"), f"198.18.72.31:{port}") == []
 
 
 def test_code_of_users_reaches_the_proxy_and_nothing_else(on: Any) -> None:

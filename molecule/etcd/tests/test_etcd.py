@@ -11,7 +11,7 @@ from typing import Any
 
 from etcd_cluster import ADDRESS, CLUSTER, PKI, Cluster, docker
 
-from lab.testing import PROJECT, changed, rerun
+from lab.testing import PROJECT, changed, rerun, tls_faults
 
 
 def test_what_is_written_through_one_member_is_read_through_every_other(cluster: Cluster) -> None:
@@ -59,6 +59,11 @@ def test_older_tls_is_refused(on: Any) -> None:
     probe = f"openssl s_client -connect {ADDRESS['one']}:2379 -cert {PKI}/host.crt -key {PKI}/host.key -CAfile {PKI}/ca.crt -verify_return_error"
     assert on("two").run(f"{probe} -tls1_3 </dev/null").rc == 0
     assert on("two").run(f"{probe} -tls1_2 </dev/null").rc != 0
+
+
+def test_old_cipher_suites_are_refused(on: Any) -> None:
+    for port in (2379, 2380):
+        assert tls_faults(on("two"), f"{ADDRESS['one']}:{port}", ["TLSv1.3"]) == []
 
 
 def test_metrics_are_for_the_host_itself(on: Any) -> None:

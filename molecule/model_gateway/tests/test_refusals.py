@@ -7,9 +7,12 @@ import random
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from gateway_client import Answer, chat, counters, exchange, http, key_of
+
+from lab.testing import tls_faults
 
 GOOD = "core-banking"
 
@@ -472,3 +475,8 @@ def test_every_refusal_of_valid_http_is_json(listener: str) -> None:
         assert answer.status == status, answer.raw
         assert answer.headers["content-type"] == "application/json"
         assert status == 200 or answer.code
+
+
+@pytest.mark.parametrize(("host", "endpoint"), [("hq-gw2", "198.18.25.11:8443"), ("edge-gw1", "198.19.25.11:8444")])
+def test_old_cipher_suites_are_refused(on: Any, host: str, endpoint: str) -> None:
+    assert tls_faults(on(host), endpoint) == []

@@ -9,6 +9,8 @@ from typing import Any
 
 from entry_client import ADDRESS, BALANCER, HERE, NAME, OUTSIDE, THERE, Answer, chat, exchange, http, key_of, log
 
+from lab.testing import tls_faults
+
 TRUSTED = "curl --silent --show-error --noproxy ai.nginx.test --cacert /etc/sovereign/pki/ca.crt"
 
 
@@ -119,6 +121,10 @@ def test_old_tls_is_refused(on: Any, entry: str) -> None:
     command = "openssl s_client -brief -connect %s:443 -CAfile /etc/sovereign/pki/ca.crt -verify_return_error -cipher 'ALL:@SECLEVEL=0' %s </dev/null"
     assert on("backend").run(command, ADDRESS[entry], "-tls1_2").rc == 0
     assert on("backend").run(command, ADDRESS[entry], "-tls1_1").rc != 0
+
+
+def test_old_cipher_suites_are_refused(on: Any, entry: str) -> None:
+    assert tls_faults(on("backend"), f"{ADDRESS[entry]}:443") == []
 
 
 def test_it_listens_on_ipv6_too(on: Any, entry: str) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from s3_client import ADDRESS, CERTIFICATE, PORT, call
 
+from lab.testing import tls_faults
+
 EVERYTHING = """
 s3, body = client(endpoint=job["endpoint"]), bytes(range(256)) * 4
 s3.put_object(Bucket="uploads", Key="plain/Größe 1.txt", Body=body, ContentType="text/x-test", Metadata={"origin": "test"})
@@ -75,6 +77,18 @@ refused = [(refusal(other.put_object, Bucket="uploads", Key="theirs", Body=b"x")
 print(json.dumps([refused, other.list_objects_v2(Bucket="archive")["KeyCount"]]))
 """
     assert call(program) == [[["NoSuchBucket"] * 2] * 5, 0]
+
+
+@pytest.mark.parametrize(
+    ("host", "endpoint"),
+    [
+        pytest.param("client", "127.0.0.1:9001", id="S3 at the service proxy"),
+        pytest.param("client", f"{ADDRESS['s3a']}:6280", id="S3 at a member"),
+        *(pytest.param("s3b", f"{ADDRESS['s3a']}:{port}", id=f"among members, {port}") for port in (6200, 6201, 6202, 6203)),
+    ],
+)
+def test_old_cipher_suites_are_refused(on: Any, host: str, endpoint: str) -> None:
+    assert tls_faults(on(host), endpoint) == []
 
 
 def test_who_cannot_sign_is_refused() -> None:

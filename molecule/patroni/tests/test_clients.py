@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from patroni_cluster import ADDRESS, PKI, Cluster
 
+from lab.testing import tls_faults
+
 
 def test_a_client_connects_over_tls_with_a_password(cluster: Cluster) -> None:
     assert cluster.ask("SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid()") == "TLSv1.3"
@@ -53,6 +55,11 @@ def test_tls_may_be_begun_at_once(cluster: Cluster, on: Any) -> None:
     assert "ALPN protocol: postgresql" in on("client").check_output(hello)
     direct = f"sslnegotiation=direct sslmode=verify-full sslrootcert={PKI}/ca.crt"
     assert cluster.psql("client", cluster.leader(), "SELECT 1", tls=direct).stdout.strip() == "1"
+
+
+def test_old_cipher_suites_are_refused(on: Any) -> None:
+    assert tls_faults(on("db2"), f"{ADDRESS['db1']}:5432", ["TLSv1.3"], "-starttls postgres") == []
+    assert tls_faults(on("db2"), f"{ADDRESS['db1']}:8008") == []
 
 
 def test_the_nearest_vector_is_found(cluster: Cluster) -> None:

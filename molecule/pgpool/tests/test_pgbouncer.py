@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from two_members import MEMBERS, PKI, Site, wait_until
 
-from lab.testing import rerun
+from lab.testing import rerun, tls_faults
 
 WHERE = "SELECT inet_server_addr(), ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
 
@@ -80,6 +80,10 @@ def test_a_new_password_holds_at_once(site: Site) -> None:
     finally:
         site.inside(site.leader(), f"ALTER ROLE other PASSWORD '{verifier}'")
     assert site.psql(6432, "SELECT 1", "other").rc == 0
+
+
+def test_old_cipher_suites_are_refused(on: Any) -> None:
+    assert tls_faults(on("client"), f"{MEMBERS['db1']}:6432", ["TLSv1.3"], "-starttls postgres") == []
 
 
 def test_a_renewed_certificate_is_shown_after_a_reload_that_ends_no_session(site: Site, on: Any) -> None:

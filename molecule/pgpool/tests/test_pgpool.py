@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from two_members import MEMBERS, Site, docker, wait_until
 
-from lab.testing import rerun
+from lab.testing import rerun, tls_faults
 
 WHERE = "SELECT inet_server_addr()"
 PORT = 5434
@@ -247,3 +247,7 @@ def test_more_connections_than_postgresql_has_are_refused_before_anything_change
     run = rerun("--tags=preflight", "--limit=client", pgpool_sessions=26)
     assert run.returncode != 0
     assert re.search(r"could come to 152, and it has 150 \(patroni_max_connections\)", " ".join(run.stdout.split()))
+
+
+def test_old_cipher_suites_are_refused(on: Any) -> None:
+    assert tls_faults(on("client"), f"127.0.0.1:{PORT}", options="-starttls postgres") == []

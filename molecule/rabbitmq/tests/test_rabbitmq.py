@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from rabbit_cluster import ADDRESS, DECLARER, HOST, begin, password, queue, result, running, visit
 
+from lab.testing import tls_faults
+
 
 def test_three_nodes_are_one_cluster(on: Any) -> None:
     for host in ADDRESS:
@@ -45,6 +47,11 @@ def test_who_may_connect(job: dict[str, Any], refusal: str) -> None:
     refused = visit(**job)
     assert refused != "welcome"
     assert refusal in refused
+
+
+@pytest.mark.parametrize("port", [5671, 25672])
+def test_old_cipher_suites_are_refused(on: Any, port: int) -> None:
+    assert tls_faults(on("rabbit2"), f"{ADDRESS['rabbit1']}:{port}") == []
 
 
 def test_policies_hold(on: Any) -> None:

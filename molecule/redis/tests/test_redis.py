@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from redis_set import ADDRESS, admin, master, password
 
+from lab.testing import tls_faults
+
 TLS = "--tls --cacert /etc/sovereign/pki/ca.crt"
 MUTUAL = f"{TLS} --cert /etc/sovereign/pki/host.crt --key /etc/sovereign/pki/host.key"
 
@@ -66,6 +68,11 @@ def test_sentinel_wants_a_certificate_and_a_user_too(on: Any) -> None:
     assert leader in ask(on, sentinel, MUTUAL, question, user="sentinel", port=26379)
     assert leader not in ask(on, sentinel, MUTUAL, question, user="", port=26379)
     assert leader not in ask(on, sentinel, TLS, question, user="sentinel", port=26379)
+
+
+@pytest.mark.parametrize("port", [6379, 26379])
+def test_old_cipher_suites_are_refused(on: Any, port: int) -> None:
+    assert tls_faults(on("redis3"), f"{ADDRESS['redis1']}:{port}") == []
 
 
 def test_loopback_is_left_to_the_service_proxy(on: Any) -> None:

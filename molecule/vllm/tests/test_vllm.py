@@ -16,7 +16,7 @@ from ansible_collections.sovereign.dify.plugins.module_utils.model_plan import c
 from gateway_load import Load
 
 from lab.substrate.steps import CACHE
-from lab.testing import rerun
+from lab.testing import rerun, tls_faults
 
 MODELS = ("double", "single")
 CERTIFICATE = "--cert /etc/sovereign/pki/host.crt --key /etc/sovereign/pki/host.key"
@@ -79,6 +79,11 @@ def test_a_chat_streams_chunk_by_chunk(ask: Any) -> None:
     assert events[-1] == "[DONE]"
     assert len(events) > 4
     assert {json.loads(event)["model"] for event in events[:-1]} == {"double"}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_old_cipher_suites_are_refused(on: Any, contract: Any, ports: dict[str, int], model: str) -> None:
+    assert tls_faults(on("gateway"), f"{contract('gpu')['node']['address']}:{ports[model]}") == []
 
 
 def test_the_model_is_split_over_two_workers(on: Any) -> None:

@@ -33,6 +33,14 @@ EXTERNAL = {"postgresql": (5432, "patroni"), "redis": (6379, "redis"), "rabbitmq
 """Services that somebody else may run: the usual port, and the group that runs our own."""
 OBJECT_STORAGE_PORTS = {"http": 9000, "https": 9001}
 """Where the role service_proxy offers our own on loopback."""
+TLS_VERSIONS = ("TLSv1.2", "TLSv1.3")
+"""What servers and clients of the platform speak, the oldest first."""
+TLS_CIPHERS = tuple(
+    f"ECDHE-{signature}-{cipher}" for cipher in ("AES256-GCM-SHA384", "CHACHA20-POLY1305", "AES128-GCM-SHA256") for signature in ("ECDSA", "RSA")
+)
+"""Suites of TLS 1.2, by OpenSSL's names: forward secrecy and authenticated encryption (AEAD) alone. Erlang knows these names, too."""
+TLS_CIPHERSUITES = ("TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256", "TLS_AES_128_GCM_SHA256")
+"""Suites of TLS 1.3."""
 _EGRESS = (("udp", [53], "DNS"), ("tcp", [53], "DNS"), ("udp", [123], "NTP"), ("tcp", [80, 443], "HTTP and HTTPS"))
 
 
@@ -199,6 +207,14 @@ class NodeVars(TypedDict):
     models: list[Instance]
 
 
+class Tls(TypedDict):
+    """How servers and clients speak TLS. ``versions`` begins with the oldest, ``ciphers`` are of TLS 1.2, ``ciphersuites`` of TLS 1.3."""
+
+    versions: list[str]
+    ciphers: list[str]
+    ciphersuites: list[str]
+
+
 class ClusterVars(TypedDict):
     """The variable ``cluster``."""
 
@@ -207,6 +223,7 @@ class ClusterVars(TypedDict):
     file: str
     state_dir: str
     vpn: dict[str, Any] | None
+    tls: Tls
     tiers: dict[str, dict[str, int | None]]
     sites: dict[str, dict[str, Any]]
     models: dict[str, dict[str, Any]]
@@ -267,6 +284,7 @@ class _Builder:
             "file": str(self.file),
             "state_dir": self.path(self.spec.state_dir),
             "vpn": self.vpn(),
+            "tls": {"versions": list(TLS_VERSIONS), "ciphers": list(TLS_CIPHERS), "ciphersuites": list(TLS_CIPHERSUITES)},
             "tiers": self.tiers(),
             "sites": {
                 name: {

@@ -149,6 +149,7 @@ REFUSED: Mapping[str, tuple[str | None, str]] = {
     **_family("api-key", "keys are checked by the model gateway"),
     **_family("ssl-keyfile ssl-certfile ssl-ca-certs enable-ssl-refresh", "certificates come from the role pki"),
     **_family("ssl-cert-reqs", "clients are always asked for a certificate"),
+    **_family("ssl-ciphers", "cipher suites are the whole platform's (vllm_tls)"),
     **_family("config disable-fastapi-docs disable-log-stats shutdown-timeout", "the role vllm sets it"),
 }
 """Arguments that people try, and vLLM has: to the key of the model that replaces them (if one does), and why. All others are refused, too."""
