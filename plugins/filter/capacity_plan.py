@@ -42,7 +42,12 @@ options:
       max_connections: {description: What PostgreSQL admits; without it the plan says what it needs. Not used with O(declared)., type: int}
       administration: {description: Connections to PostgreSQL for anybody but Dify., type: int, default: 10}
       plugin_daemon_connections: {description: Those of the plugin daemon., type: int, default: 30}
-      vector_connections: {description: Those of each process to pgvector there; 0 where vectors are kept elsewhere., type: int, default: 5}
+      knowledge_bases:
+        description:
+          - Knowledge bases that an answer or a workflow searches at a time, with their vectors in the same PostgreSQL.
+          - 0 where there are none, or vectors are kept elsewhere.
+        type: int
+        default: 1
       websocket: {description: Whether each api host has an api_websocket process., type: bool, default: true}
   declared:
     description:
@@ -83,7 +88,7 @@ _value:
     settings:
       description:
         - What was planned or declared. C(api) has C(processes) by host, C(connections) (E(SERVER_WORKER_CONNECTIONS)), C(spare_connections) of them
-          that the host's proxy leaves free, C(pool_size), C(max_overflow) and C(vector_connections) of each process.
+          that the host's proxy leaves free, and C(pool_size) and C(max_overflow) of each process.
         - C(api_websocket) and each of C(workers) (by name, with C(queues), C(celery_pool) and C(concurrency)) have the same of theirs.
         - C(beat) has its pool. C(plugin_daemon_connections), C(administration), C(pooler_size) and C(max_connections) are of the site.
       type: dict

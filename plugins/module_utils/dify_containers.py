@@ -29,8 +29,6 @@ PORTS = {"api": 5101, "websocket": 5090, "web": 3000, "plugin_daemon": 5002, "sa
 """Ports on loopback, or in the sandbox's network; the api's processes have as many from the first on."""
 
 MOST_API_PROCESSES = 64
-VECTOR_CONNECTIONS = 5
-"""Of pgvector's own pool, which each process has."""
 ADMINISTRATION = 20
 SUPERVISED = ("beat", "plugin_daemon")
 """Services that run once in a site: whoever holds the lease starts them."""
@@ -219,7 +217,7 @@ def declared(host: Mapping[str, Any], members: Mapping[str, Sequence[Any]], max_
     given = parse(Host, host, "host")
 
     def pooled(kind: str, service: Service | WorkerPool, count: int) -> dict[str, Any]:
-        pool = {"pool_size": service.pool_size, "max_overflow": service.max_overflow, "vector_connections": VECTOR_CONNECTIONS}
+        pool = {"pool_size": service.pool_size, "max_overflow": service.max_overflow}
         return {"processes": {member["name"]: count for member in members[kind]}, **pool}
 
     spare = given.api.connections - places(given.api.connections)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from urllib.parse import quote
 
+from ansible_collections.sovereign.dify.plugins.module_utils.dify_capacity.figures import RETRIEVAL_CONNECTIONS
 from ansible_collections.sovereign.dify.plugins.module_utils.dify_release import RELEASES, Release
 
 Environment = dict[str, str]
@@ -433,6 +434,9 @@ def _core(site: Site, process: Process) -> _Pair:
         "PGVECTOR_USER": database.user,
         "PGVECTOR_PASSWORD": database.password,
         "PGVECTOR_DATABASE": database.database,
+        # Dify opens these anew for each half of a search, and does both halves at once: what docs/capacity.md counts, whatever cores a host has.
+        "PGVECTOR_MIN_CONNECTION": "1",
+        "RETRIEVAL_SERVICE_EXECUTORS": str(RETRIEVAL_CONNECTIONS),
         "REDIS_HOST": cache.host,
         "REDIS_PORT": str(cache.port),
         "REDIS_USERNAME": cache.user,
@@ -480,7 +484,6 @@ def _core(site: Site, process: Process) -> _Pair:
         "RESPECT_XFORWARD_HEADERS_ENABLED": "true",
         "CONSOLE_CORS_ALLOW_ORIGINS": site.public_url,
         "WEB_API_CORS_ALLOW_ORIGINS": site.public_url,
-        "PGVECTOR_MIN_CONNECTION": "1",
         "PGVECTOR_MAX_CONNECTION": "5",
         "CHECK_UPDATE_URL": "",
         "MARKETPLACE_ENABLED": "false",

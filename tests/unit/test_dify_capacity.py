@@ -15,12 +15,12 @@ from ansible_collections.sovereign.dify.plugins.module_utils.dify_capacity.advic
 from ansible_collections.sovereign.dify.plugins.module_utils.dify_capacity.planner import plan
 from ansible_collections.sovereign.dify.plugins.module_utils.dify_capacity.prediction import predict, refusals, spell, terms, total
 from ansible_collections.sovereign.dify.plugins.module_utils.dify_capacity.reading import CapacityError, one_of
-from ansible_collections.sovereign.dify.plugins.module_utils.dify_capacity.settings import Api, Host, Settings, Wanted, Worker
+from ansible_collections.sovereign.dify.plugins.module_utils.dify_capacity.settings import Api, Host, Service, Settings, Wanted, Worker
 
 # As it was measured: two cores, answers of 2 s in 20 chunks, conversations named.
 LAB = [Host("lab", 2, 8192, ("api", "worker"))]
 ONE_CORE_EACH = [Host("lab", 2, 8192, ("api",))]
-MEASURED = Wanted(streams=10, answer_seconds=2, answer_chunks=20, vector_connections=0)
+MEASURED = Wanted(streams=10, answer_seconds=2, answer_chunks=20, knowledge_bases=0)
 SITE = [Host("app1", 8, 16384, ("api", "worker")), Host("app2", 8, 16384, ("api", "worker"))]
 WANTED = Wanted(streams=100, answer_seconds=10, answer_chunks=300, workflows_per_second=2, workflow_seconds=5)
 
@@ -117,10 +117,10 @@ def test_workflows_are_bound_by_concurrency_and_then_by_cores(concurrency: int, 
 def test_stock_defaults_are_refused_with_the_sum() -> None:
     with pytest.raises(AnsibleFilterError) as error:
         capacity_plan([asdict(LAB[0])], {"streams": 10, "answer_seconds": 2, "answer_chunks": 20}, STOCK)
-    assert "max_connections: PostgreSQL admits 100, and may be asked for api 40 + workers all 40 + plugin_daemon 30 + administration 10 = 120" in str(
-        error.value
-    )
-    assert "set max_connections to 120 or more" in str(error.value)
+    assert (
+        "max_connections: PostgreSQL admits 100, and may be asked for api 40 + workers all 40 + plugin_daemon 30 + pgvector of api 20 + "
+        "pgvector of workers all 40 + administration 10 = 180; set max_connections to 180 or more"
+    ) in str(error.value)
 
 
 def test_stock_defaults_are_more_than_100_even_without_a_reserve() -> None:
@@ -129,17 +129,61 @@ def test_stock_defaults_are_more_than_100_even_without_a_reserve() -> None:
 
 def test_the_sum_counts_everybody() -> None:
     settings = plan(SITE, WANTED)
-    text = spell(terms(settings))
+    text = spell(terms(settings, WANTED))
     for what in (
         "api 3 x 117 = 351",
         "api_websocket 2 x 10 = 20",
         "workers dataset 2 x 15 = 30",
         "beat 2",
         "plugin_daemon 30",
-        "pgvector 11 x 5 = 55",
+        "pgvector of api 3 x 78 = 234",
+        "pgvector of workers workflow 2 x 12 = 24",
+        "pgvector of workers dataset 2 x 15 = 30",
     ):
         assert what in text
     assert text.endswith(f"administration 10 = {settings.max_connections}")
+
+
+SEARCHING = replace(MEASURED, knowledge_bases=1)
+
+
+def vectors(settings: Settings, wanted: Wanted = SEARCHING) -> dict[str, int]:
+    return {term.what.removeprefix("pgvector of "): term.connections for term in terms(settings, wanted) if term.what.startswith("pgvector")}
+
+
+def test_twenty_hybrid_searches_at_once_have_room_for_the_connections_that_they_took() -> None:
+    # Measured: 15 new ones for 20 searches at once of a single process, whose pool of pgvector is said to hold 5.
+    assert 15 <= vectors(api(1, 20, 60))["api"] == 40
+    assert vectors(api(1, 20, 60), replace(SEARCHING, knowledge_bases=3))["api"] == 120
+    assert vectors(api(1, 20, 60), MEASURED) == {}
+    admitted = replace(api(1, 20, 60), max_connections=60 + figures.PLUGIN_DAEMON_CONNECTIONS + figures.ADMINISTRATION)
+    assert not refusals(ONE_CORE_EACH, MEASURED, admitted)
+    assert "pgvector of api 40 + administration 10 = 140; set max_connections to 140 or more" in refused(admitted, wanted=SEARCHING)
+
+
+@pytest.mark.parametrize(
+    ("queues", "concurrency", "held"),
+    [
+        # Ten threads a task; each has one of the pool's 15 before it has one to pgvector.
+        (("dataset", "pipeline"), 1, 10),
+        (("priority_dataset",), 4, 15),
+        (("workflow_based_app_execution",), 20, 40),
+        (("mail", "workflow"), 8, 16),
+        (("mail", "retention"), 8, 0),
+        # All queues: two tasks that fill the pool, and two that search.
+        ((), 4, 15 + 4),
+    ],
+)
+def test_workers_index_by_ten_threads_a_task_and_search_with_two(queues: tuple[str, ...], concurrency: int, held: int) -> None:
+    worker = Worker({"lab": 1}, 5, 10, concurrency=concurrency, queues=queues)
+    assert vectors(replace(api(1, 1, 3), workers={"some": worker})).get("workers some", 0) == held
+    assert vectors(replace(api(1, 1, 3), workers={"some": worker}), MEASURED) == {}
+
+
+def test_a_process_of_prefork_has_one_task_and_a_websocket_searches_nothing() -> None:
+    prefork = Worker({"lab": 1}, 30, 10, concurrency=4, celery_pool="prefork", queues=("dataset",))
+    settings = replace(api(1, 1, 3), workers={"some": prefork}, api_websocket=Service({"lab": 1}, 5, 5))
+    assert vectors(settings) == {"api": 2, "workers some": 4 * 10}
 
 
 def test_one_connection_too_few_is_refused_and_none_too_few_is_not() -> None:
@@ -329,10 +373,10 @@ def test_there_is_no_pooler_and_the_reason_has_the_size_that_it_would_need() -> 
 
 
 def test_the_table_is_one_that_a_person_can_read() -> None:
-    found = capacity_plan([asdict(host) for host in SITE], asdict(replace(WANTED, max_connections=300)))
+    found = capacity_plan([asdict(host) for host in SITE], asdict(replace(WANTED, max_connections=400)))
     lines = text_table(found["table"], ["what", "value", "why"])
     assert len(lines) == len(found["table"]) + 1
-    assert any("raise PostgreSQL's max_connections from 300 to" in line for line in lines)
+    assert any("raise PostgreSQL's max_connections from 400 to" in line for line in lines)
 
 
 def test_a_plan_can_be_declared_as_it_is_and_carries_the_same() -> None:
@@ -366,7 +410,7 @@ def some(seed: int) -> tuple[list[Host], Wanted]:
         workflows_per_second=chance.choice([0, 0, 0.3, 2, 17]),
         workflow_seconds=chance.choice([0, 2, 31.5]),
         max_connections=chance.choice([None, None, 600, 1200]),
-        vector_connections=chance.choice([0, 5]),
+        knowledge_bases=chance.choice([0, 1, 3]),
         websocket=chance.random() < 0.5,
     )
     return hosts, wanted
@@ -390,7 +434,7 @@ def test_no_plan_is_one_that_would_be_refused() -> None:
         settings = planned(hosts, wanted)
         if settings:
             assert refusals(hosts, wanted, settings) == [], seed
-            assert total(terms(settings)) <= settings.max_connections, seed
+            assert total(terms(settings, wanted)) <= settings.max_connections, seed
 
 
 def test_what_is_advised_reaches_what_is_wanted() -> None:

@@ -117,13 +117,13 @@ def defaults() -> dict[str, Any]:
 
 
 def test_two_hosts_with_the_roles_defaults_fit_into_patronis() -> None:
-    found = plan(defaults(), 300, "a", "b")
+    found = plan(defaults(), DEFAULTS["dify_max_connections"], "a", "b")
     assert found["supports"]["streams"] == 16, found
 
 
 def test_a_third_host_needs_a_larger_postgresql_and_is_told_so() -> None:
-    with pytest.raises(AnsibleFilterError, match=r"PostgreSQL admits 300, and may be asked for api 3 x 30 .* set max_connections to \d+ or more"):
-        plan(defaults(), 300, "a", "b", "c")
+    with pytest.raises(AnsibleFilterError, match=r"PostgreSQL admits 450, and may be asked for api 3 x 30 .* set max_connections to \d+ or more"):
+        plan(defaults(), DEFAULTS["dify_max_connections"], "a", "b", "c")
 
 
 def test_upstreams_stock_settings_exceed_upstreams_stock_postgresql() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from ansible_collections.sovereign.dify.plugins.module_utils.dify_capacity.figures import RETRIEVAL_CONNECTIONS
 from ansible_collections.sovereign.dify.plugins.module_utils.dify_release import RELEASES
 from ansible_collections.sovereign.dify.plugins.module_utils.dify_settings import (
     IMAGES,
@@ -181,6 +182,14 @@ def test_postgresql_is_verified_by_every_client_of_the_image_also_by_pgvectors_p
     assert (found["PGVECTOR_HOST"], found["PGVECTOR_PORT"]) == ("127.0.0.1", "5432")
     assert "PGHOSTADDR" not in found
     assert found["DB_TYPE"] == "postgresql"
+
+
+@pytest.mark.parametrize("service", API_IMAGE)
+def test_a_search_has_the_connections_to_pgvector_that_the_plan_counts(service: str) -> None:
+    found = of(service)
+    assert int(found["PGVECTOR_MIN_CONNECTION"]) * int(found["RETRIEVAL_SERVICE_EXECUTORS"]) == RETRIEVAL_CONNECTIONS
+    for name in ("PGVECTOR_MIN_CONNECTION", "RETRIEVAL_SERVICE_EXECUTORS"):
+        assert name in refused(service, {name: 8})
 
 
 def test_a_postgresql_of_others_is_reached_through_the_proxy_and_verified_by_its_own_name() -> None:

@@ -83,7 +83,7 @@ def test_the_memory_is_what_the_inventory_says(cluster: Cluster) -> None:
     for host in ADDRESS:
         assert cluster.inside(host, "SHOW shared_buffers") == "128MB"
         assert cluster.inside(host, "SHOW effective_cache_size") == "358MB"
-        assert cluster.inside(host, "SHOW max_connections") == "300"
+        assert cluster.inside(host, "SHOW max_connections") == "450"
 
 
 def test_everybody_may_look_and_only_members_may_change(on: Any) -> None:

@@ -20,12 +20,12 @@ def test_a_shared_setting_is_shown_then_applied_and_nobody_is_restarted(cluster:
     assert '+      "log_min_duration_statement": "5s",' in shown.stdout
     assert cluster.inside("db1", "SHOW log_min_duration_statement") == "-1"
 
-    run = rerun("--tags=patroni_service", patroni_parameters={"log_min_duration_statement": "5s"}, patroni_max_connections=310)
+    run = rerun("--tags=patroni_service", patroni_parameters={"log_min_duration_statement": "5s"}, patroni_max_connections=460)
     assert run.returncode == 0, run.stdout
     assert "PostgreSQL runs with older settings on db1, db2, db3" in run.stdout
     assert "playbooks/ops/rolling_restart.yml" in run.stdout
     assert {cluster.inside(host, "SHOW log_min_duration_statement") for host in ADDRESS} == {"5s"}
-    assert cluster.inside("db1", "SHOW max_connections") == "300"
+    assert cluster.inside("db1", "SHOW max_connections") == "450"
 
     # No longer declared: left as it is; declared as nothing: gone. And what waited for a restart no longer does.
     left = rerun("--tags=patroni_service")

@@ -91,7 +91,7 @@ def steps_of_plan(hosts: Sequence[Host], wanted: Wanted) -> list[Step]:
 
 def steps_of_settings(hosts: Sequence[Host], wanted: Wanted, settings: Settings) -> list[Step]:
     """Say what to change in declared settings, and what to add, so that they reach what is wanted; all of it together does."""
-    unbounded = replace(wanted, max_connections=None, vector_connections=settings.api.vector_connections)
+    unbounded = replace(wanted, max_connections=None)
     short = predict(hosts, wanted, settings).workflows_per_second < wanted.workflows_per_second
 
     def better(found: Sequence[Host]) -> Settings:

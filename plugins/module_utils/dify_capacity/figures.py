@@ -52,8 +52,12 @@ BEAT_POOL = 1
 """PostgreSQL connections: pool and again overflow of beat, which only sends tasks. Assumed."""
 PLUGIN_DAEMON_CONNECTIONS = 30
 """PostgreSQL connections: of the plugin daemon. Its default (`DB_MAX_OPEN_CONNS`)."""
-VECTOR_CONNECTIONS = 5
-"""PostgreSQL connections: of a process to pgvector. Dify's default (`PGVECTOR_MAX_CONNECTION`)."""
+RETRIEVAL_CONNECTIONS = 2
+"""PostgreSQL connections: to pgvector of a hybrid search in one knowledge base, one for each half. Dify opens them anew for each search; its source.
+Measured: 15 new ones for 20 such searches at once. Each picture that is searched by beside the text takes one more, not counted here."""
+INDEXING_CONNECTIONS = 10
+"""PostgreSQL connections: to pgvector of a task that indexes a document, one for each of its threads; its source. A thread has one of SQLAlchemy's
+pool before, so that a process has no more than that pool."""
 ADMINISTRATION = 10
 """PostgreSQL connections: for Patroni, backups, metrics, a migration and people. Three are PostgreSQL's `superuser_reserved_connections`; assumed."""
 SPARE_CONNECTIONS = 2
@@ -78,3 +82,7 @@ QUEUES: Mapping[str, tuple[str, ...]] = {
 }
 """Celery's queues in Dify 1.16, by the pool of workers that consumes them. Streaming workflows have one of their own, and work that must not
 wait behind bulk indexing."""
+INDEXING_QUEUES = frozenset({*QUEUES["priority"], *QUEUES["dataset"]})
+"""Queues whose tasks index documents."""
+SEARCHING_QUEUES = frozenset({*QUEUES["workflow"], "workflow"})
+"""Queues whose tasks run workflows, which search knowledge bases."""

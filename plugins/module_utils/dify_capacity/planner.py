@@ -50,11 +50,11 @@ def workflow_pool(hosts: Sequence[Host], wanted: Wanted, frame: Settings) -> Wor
             break
     together = wanted.workflows_per_second * (wanted.workflow_seconds + OVERHEAD_S) / max(1, sum(processes.values()))
     concurrency = min(WORKFLOW_CONCURRENCY, max(TASK_CONCURRENCY, math.ceil(together)))
-    return _worker("workflow", wanted, processes, concurrency)
+    return _worker("workflow", processes, concurrency)
 
 
-def _worker(name: str, wanted: Wanted, processes: dict[str, int], concurrency: int = TASK_CONCURRENCY) -> Worker:
-    return Worker(processes, GEVENT_POOL, GEVENT_OVERFLOW, wanted.vector_connections, concurrency, queues=QUEUES[name])
+def _worker(name: str, processes: dict[str, int], concurrency: int = TASK_CONCURRENCY) -> Worker:
+    return Worker(processes, GEVENT_POOL, GEVENT_OVERFLOW, concurrency, queues=QUEUES[name])
 
 
 def _least_mb(host: Host, wanted: Wanted) -> int:
@@ -87,7 +87,7 @@ def _frame(hosts: Sequence[Host], wanted: Wanted) -> Settings:
     frame = Settings(
         api=Api({}, 1, 0),
         max_connections=wanted.max_connections or 1,
-        workers={name: _worker(name, wanted, dict(one_each)) for name in QUEUES if name != "workflow"},
+        workers={name: _worker(name, dict(one_each)) for name in QUEUES if name != "workflow"},
         api_websocket=Service({host.name: 1 for host in hosts if "api" in host.runs}, WEBSOCKET_POOL, WEBSOCKET_POOL) if wanted.websocket else None,
         beat=Beat(),
         plugin_daemon_connections=wanted.plugin_daemon_connections,
@@ -139,11 +139,11 @@ def with_api(hosts: Sequence[Host], wanted: Wanted, frame: Settings) -> Settings
     most = {host.name: math.floor(cores[host.name] * wanted.streams_per_core) for host in serving}
     room = {host.name: max(0, host.memory_mb - frame.megabytes(host) - MASTER_MB) // API_PROCESS_MB for host in serving}
     target = wanted.streams + wanted.workflow_streams
-    others = total(terms(frame))
+    others = total(terms(frame, wanted))
     best: tuple[tuple[int, int, int], Api] | None = None
     for each in range(1, min(DAEMON_USABLE, math.floor(wanted.streams_per_core)) + 1):
         connections = each + SPARE_CONNECTIONS
-        cost = connections * wanted.k + wanted.vector_connections
+        cost = connections * (wanted.k + wanted.search_connections)
         admitted = (wanted.max_connections - others) // cost if wanted.max_connections else sum(room.values())
         if admitted < sum(fitting > 0 for fitting in room.values()):
             break
@@ -155,17 +155,17 @@ def with_api(hosts: Sequence[Host], wanted: Wanted, frame: Settings) -> Settings
             # Two connections are a stream's own; the third, for a name, comes and goes.
             overflow = (wanted.k - STREAM_CONNECTIONS) * connections
             pool = STREAM_CONNECTIONS * connections
-            best = rank, Api(processes, pool, overflow, wanted.vector_connections, connections, SPARE_CONNECTIONS)
+            best = rank, Api(processes, pool, overflow, connections, SPARE_CONNECTIONS)
     if best is None:
-        least = replace(frame, api=Api(dict.fromkeys(room, 1), (1 + SPARE_CONNECTIONS) * wanted.k, 0, wanted.vector_connections))
+        least = replace(frame, api=Api(dict.fromkeys(room, 1), (1 + SPARE_CONNECTIONS) * wanted.k, 0, 1 + SPARE_CONNECTIONS))
         raise CapacityError(
             [
                 f"max_connections: PostgreSQL admits {wanted.max_connections}, and with a single stream for each api process may be asked for "
-                f"{spell(terms(least))}; set max_connections to {total(terms(least))} or more"
+                f"{spell(terms(least, wanted))}; set max_connections to {total(terms(least, wanted))} or more"
             ]
         )
     settings = replace(frame, api=best[1])
-    return replace(settings, max_connections=wanted.max_connections or total(terms(settings)))
+    return replace(settings, max_connections=wanted.max_connections or total(terms(settings, wanted)))
 
 
 def plan(hosts: Sequence[Host], wanted: Wanted) -> Settings:

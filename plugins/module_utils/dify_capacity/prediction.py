@@ -41,16 +41,13 @@ class Term:
         return self.processes * self.each
 
 
-def terms(settings: Settings) -> list[Term]:
+def terms(settings: Settings, wanted: Wanted) -> list[Term]:
     """List what PostgreSQL, or a pooler before it, may be asked for, with the reserve for administration at the end."""
     found = [Term(name, service.count, service.each) for name, service in settings.services.items()]
     if settings.beat:
         found.append(Term("beat", 1, settings.beat.pool_size + settings.beat.max_overflow))
     found.append(Term("plugin_daemon", 1, settings.plugin_daemon_connections))
-    vectors: dict[int, int] = {}
-    for service in settings.services.values():
-        vectors[service.vector_connections] = vectors.get(service.vector_connections, 0) + service.count
-    found += [Term("pgvector", count, each) for each, count in vectors.items()]
+    found += [Term(f"pgvector of {name}", service.count, service.vectors(wanted)) for name, service in settings.services.items()]
     return [term for term in [*found, Term("administration", 1, settings.administration)] if term.connections]
 
 
@@ -101,7 +98,7 @@ def refusals(hosts: Sequence[Host], wanted: Wanted, settings: Settings) -> Mista
             f"pool has {api.pool_size} + {api.max_overflow} = {api.each}: streams that hold one wait for another for ever; give connections "
             f"{api.each // k} at most, or pool_size and max_overflow of {api.connections * k} together"
         )
-    asked = terms(settings)
+    asked = terms(settings, wanted)
     if settings.pooler_size is None:
         if total(asked) > settings.max_connections:
             found.append(
@@ -182,7 +179,7 @@ def predict(hosts: Sequence[Host], wanted: Wanted, settings: Settings) -> Predic
     api, per_core = settings.api, wanted.streams_per_core
     cores = api_cores(hosts, wanted, settings)
     each = min(max(0, api.connections - api.spare_connections), api.each // wanted.k, math.floor(per_core), DAEMON_USABLE)
-    asked = terms(settings)
+    asked = terms(settings, wanted)
     if settings.pooler_size is not None:
         others = total(term for term in asked if term.what not in {"api", "administration"})
         each = min(each, max(0, settings.pooler_size - others) // wanted.k // max(1, api.count))
@@ -192,7 +189,7 @@ def predict(hosts: Sequence[Host], wanted: Wanted, settings: Settings) -> Predic
         for host in hosts
         if "api" in host.runs
     )
-    cost = api.each + api.vector_connections
+    cost = api.each + api.vectors(wanted)
     admitted = max(0, settings.max_connections - total(asked) + api.count * cost) // max(1, cost)
     limits = {
         "max_connections": admitted * each,

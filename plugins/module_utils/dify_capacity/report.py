@@ -81,7 +81,7 @@ def _ceiling(hosts: Sequence[Host], wanted: Wanted) -> tuple[str, int]:
 
 def _pooler(settings: Settings, wanted: Wanted) -> dict[str, Any]:
     """Say whether a transaction pooler stands before PostgreSQL, how many server connections it has, or would need, and why."""
-    needed = total(term for term in terms(settings) if term.what != "administration")
+    needed = total(term for term in terms(settings, wanted) if term.what != "administration")
     reason = (
         f"none: a stream pins its server connection until it ends, so that a transaction pooler would need {needed} of them as PostgreSQL does "
         "without it; with fewer all streams hang (measured: 2 api processes, 60 server connections, 50 clients: no answer at all)"

@@ -16,6 +16,8 @@ from ansible_collections.sovereign.dify.plugins.module_utils.dify_capacity.figur
     CORE_SHARE,
     GEVENT_OVERFLOW,
     GEVENT_POOL,
+    INDEXING_CONNECTIONS,
+    INDEXING_QUEUES,
     MASTER_MB,
     NAMED_STREAM_CONNECTIONS,
     NAMING_CPU_MS,
@@ -24,9 +26,10 @@ from ansible_collections.sovereign.dify.plugins.module_utils.dify_capacity.figur
     QUEUES,
     REQUEST_CPU_MS,
     RESERVED_MB,
+    RETRIEVAL_CONNECTIONS,
+    SEARCHING_QUEUES,
     STREAM_CONNECTIONS,
     TASK_CONCURRENCY,
-    VECTOR_CONNECTIONS,
     WORKER_PROCESS_MB,
     WORKFLOW_API_CPU_MS,
 )
@@ -85,7 +88,8 @@ class Wanted:
         max_connections: What PostgreSQL admits; None to be told what it needs.
         administration: Connections to PostgreSQL for anybody but Dify.
         plugin_daemon_connections: Those of the plugin daemon.
-        vector_connections: Those of each process to pgvector in the same PostgreSQL; 0 where vectors are kept elsewhere.
+        knowledge_bases: Those that an answer or a workflow searches at a time, with their vectors in the same PostgreSQL; 0 where there are none, or
+            vectors are kept elsewhere.
         websocket: Whether each api host has an api_websocket process.
     """
 
@@ -98,13 +102,18 @@ class Wanted:
     max_connections: int | None = field(default=None, metadata=whole(1, optional=True))
     administration: int = field(default=ADMINISTRATION, metadata=whole(0))
     plugin_daemon_connections: int = field(default=PLUGIN_DAEMON_CONNECTIONS, metadata=whole(1))
-    vector_connections: int = field(default=VECTOR_CONNECTIONS, metadata=whole(0))
+    knowledge_bases: int = field(default=1, metadata=whole(0))
     websocket: bool = field(default=True, metadata=flag())
 
     @property
     def k(self) -> int:
         """PostgreSQL connections of a stream at its peak."""
         return NAMED_STREAM_CONNECTIONS if self.naming else STREAM_CONNECTIONS
+
+    @property
+    def search_connections(self) -> int:
+        """Connections to pgvector of an answer or a workflow while it searches."""
+        return self.knowledge_bases * RETRIEVAL_CONNECTIONS
 
     @property
     def request_cpu_ms(self) -> float:
@@ -132,7 +141,6 @@ class Service:
         processes: How many, by host.
         pool_size: ``SQLALCHEMY_POOL_SIZE``.
         max_overflow: ``SQLALCHEMY_MAX_OVERFLOW``.
-        vector_connections: ``PGVECTOR_MAX_CONNECTION``; 0 where vectors are not kept in the same PostgreSQL.
     """
 
     memory_mb: ClassVar[int] = API_PROCESS_MB
@@ -141,7 +149,6 @@ class Service:
     processes: dict[str, int] = field(metadata=parts(whole(0)))
     pool_size: int = field(metadata=whole(0))
     max_overflow: int = field(metadata=whole(-1))
-    vector_connections: int = field(default=0, metadata=whole(0))
 
     @property
     def count(self) -> int:
@@ -157,6 +164,10 @@ class Service:
     def each(self) -> int:
         """PostgreSQL connections that one process may have."""
         return self.pool_size + self.max_overflow
+
+    def vectors(self, wanted: Wanted) -> int:
+        """PostgreSQL connections to pgvector that one process may have beside its pool, with what is wanted."""
+        return 0
 
     @property
     def unbounded(self) -> bool:
@@ -180,6 +191,10 @@ class Api(Service):
 
     connections: int = field(default=10, metadata=whole(1))
     spare_connections: int = field(default=0, metadata=whole(0))
+
+    def vectors(self, wanted: Wanted) -> int:
+        """PostgreSQL connections to pgvector that one process may have beside its pool: all its requests may search at once."""
+        return self.connections * wanted.search_connections
 
 
 @dataclass(frozen=True)
@@ -210,6 +225,15 @@ class Worker(Service):
         if self.celery_pool == "prefork":
             return self.pool_size + self.max_overflow
         return max(self.pool_size, GEVENT_POOL) + max(self.max_overflow, GEVENT_OVERFLOW)
+
+    def vectors(self, wanted: Wanted) -> int:
+        """PostgreSQL connections to pgvector that one process may have beside its pool: of its tasks, some index and the others search."""
+        if not wanted.knowledge_bases:
+            return 0
+        tasks = self.concurrency // self.copies
+        indexing = tasks if not self.queues or INDEXING_QUEUES & {*self.queues} else 0
+        each = wanted.search_connections if not self.queues or SEARCHING_QUEUES & {*self.queues} else 0
+        return max(min(count * INDEXING_CONNECTIONS, self.each) + (tasks - count) * each for count in range(indexing + 1))
 
 
 @dataclass(frozen=True)
