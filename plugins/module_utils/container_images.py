@@ -9,7 +9,10 @@ and cannot come to mean something else by another run. Runs on managed hosts: th
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import shutil
+import tarfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +21,14 @@ Run = Callable[[list[str]], "tuple[int, str, str]"]
 """Runs a command and gives its exit code, what it printed, and what it complained of."""
 
 BLOCK = 1 << 20
+MEGABYTE = 1_000_000
+GZIP = b"\x1f\x8b"
+OVERHEAD = 1.1
+"""What files take on a disk in blocks, against what they hold."""
+COMPRESSION = 4
+"""How much smaller an archive is at most that tells nothing of its unpacked size (xz, zstd, bzip2)."""
+SCRATCH = Path("/var/tmp")  # noqa: S108 - where podman unpacks
+"""Where podman keeps what it unpacks or has fetched of one image, until that image is in its store."""
 
 
 class ImageError(Exception):
@@ -32,11 +43,15 @@ class Image:
         reference: What units call it: a name with a digest, or a local name that bears the archive's checksum.
         archive: Path on this host of the archive it is loaded from; empty where it is pulled.
         sha256: Digest of that archive, in hexadecimal digits.
+        packed: Bytes that come: of the archive, or of compressed layers; 0 if nothing is known.
+        unpacked: Bytes of its files; 0 if nothing is known.
     """
 
     reference: str
     archive: str = ""
     sha256: str = ""
+    packed: int = 0
+    unpacked: int = 0
 
     def faults(self) -> list[str]:
         """Tell what would let another image than the declared one run."""
@@ -111,6 +126,86 @@ class Store:
         code, dummy, complaint = self.run(["podman", "tag", loaded[0], image.reference])
         if code:
             raise ImageError(f"{image.archive}: {_last(complaint)}")
+
+
+def shortages(images: Iterable[Image], storage: Path, free: Callable[[Path], tuple[int, int]] | None = None) -> list[str]:
+    """Compare free space with what images take that are to come.
+
+    Args:
+        images: Those that are missing. An archive that lies on this host already is not counted again.
+        storage: Where podman keeps images.
+        free: Gives the device of a directory that exists, and the bytes that are free there.
+
+    Returns:
+        A sentence for each file system without the room, with what to do.
+    """
+    images = list(images)
+    wanted = [(storage, int(sum(image.unpacked for image in images) * OVERHEAD))]
+    wanted += [(Path(image.archive).parent, image.packed) for image in images if image.archive and not Path(image.archive).exists()]
+    wanted.append((SCRATCH, max((image.unpacked if image.archive else image.packed for image in images), default=0)))
+    room: dict[int, int] = {}
+    needed: dict[int, dict[Path, int]] = {}
+    for name, count in wanted:
+        device, left = (free or _free)(next(path for path in (name, *name.parents) if path.is_dir()))
+        room[device] = left
+        of = needed.setdefault(device, {})
+        of[name] = of.get(name, 0) + count
+    found = []
+    for device, of in needed.items():
+        total = sum(of.values())
+        if total > room[device]:
+            parts = ", ".join(f"{name} {_megabytes(count)} MB" for name, count in of.items() if count)
+            found.append(
+                f"Images that are missing ({len(images)}) want {_megabytes(total)} MB ({parts}), and {room[device] // MEGABYTE} MB are free. Make "
+                f"room (`df -h {next(iter(of))}`, `podman image prune --all`), or give it a larger file system."
+            )
+    return found
+
+
+def _free(path: Path) -> tuple[int, int]:
+    return path.stat().st_dev, shutil.disk_usage(path).free
+
+
+def _megabytes(count: int) -> int:
+    return -(-count // MEGABYTE)
+
+
+def archive_size(path: Path) -> tuple[int, int]:
+    """Tell how large an archive of an image is, and its files, reading little of it.
+
+    gzip says in its last bytes how much it holds (modulo 4 GiB), a tar where its members are. Of other kinds of compression much is assumed.
+
+    Returns:
+        Bytes of the archive, and of the files of its layers.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(0)
+        if stream.read(2) == GZIP:
+            return size, _gunzipped(stream.seek, stream.read, 0, size)
+        stream.seek(0)
+        try:
+            with tarfile.open(fileobj=stream, mode="r:") as archive:
+                unpacked = 0
+                for member in archive:
+                    if not member.isfile():
+                        continue
+                    stream.seek(member.offset_data)
+                    packed = stream.read(2) == GZIP
+                    unpacked += _gunzipped(stream.seek, stream.read, member.offset_data, member.size) if packed else member.size
+                return size, unpacked
+        except tarfile.ReadError:
+            return size, size * COMPRESSION
+
+
+def _gunzipped(seek: Callable[[int], int], read: Callable[[int], bytes], start: int, size: int) -> int:
+    """Read how many bytes a gzip of some size holds; of several that are possible, the least that is not less than it."""
+    seek(start + size - 4)
+    held = int.from_bytes(read(4), "little")
+    return held + max(0, -(-(size - held) // (1 << 32))) * (1 << 32)
 
 
 def checksum(path: Path) -> str:

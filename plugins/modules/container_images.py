@@ -34,6 +34,13 @@ options:
         required: true
       archive: {description: Path on the host of the archive to load it from., type: path}
       sha256: {description: SHA-256 of that archive., type: str}
+      packed: {description: Bytes of the archive or of what is pulled; 0 if nothing is known., type: int, default: 0}
+      unpacked: {description: Bytes of the image's files; 0 if nothing is known., type: int, default: 0}
+  storage:
+    description:
+      - Where podman keeps images. If given, fails before anything comes if there is no room for what is missing, in check mode too.
+      - Counted are what is kept there, archives that are still to be brought, and what podman unpacks in C(/var/tmp) of one image at a time.
+    type: path
   authfile:
     description: File on the host with the credentials of registries.
     type: path
@@ -47,21 +54,32 @@ EXAMPLES = r"""
       - reference: localhost/squid:sha256-9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
         archive: /var/lib/sovereign/images/squid.tar
         sha256: 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+        packed: 64577084
+        unpacked: 179531264
+    storage: /var/lib/containers/storage
 """
 
 RETURN = r"""
 missing: {description: References of those that were not there., returned: always, type: list, elements: str}
+shortages: {description: File systems without the room for them., returned: if podman can be asked, type: list, elements: str}
 """
 
 import shutil
+from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.sovereign.dify.plugins.module_utils.container_images import Image, ImageError, Store
+from ansible_collections.sovereign.dify.plugins.module_utils.container_images import Image, ImageError, Store, shortages
 
 
 def main() -> None:
     """Look, fetch, report."""
-    options = {"reference": {"type": "str", "required": True}, "archive": {"type": "path"}, "sha256": {"type": "str"}}
+    options = {
+        "reference": {"type": "str", "required": True},
+        "archive": {"type": "path"},
+        "sha256": {"type": "str"},
+        "packed": {"type": "int", "default": 0},
+        "unpacked": {"type": "int", "default": 0},
+    }
     module = AnsibleModule(
         argument_spec={
             "images": {
@@ -71,6 +89,7 @@ def main() -> None:
                 "options": options,
                 "required_by": {"archive": ["sha256"]},
             },
+            "storage": {"type": "path"},
             "authfile": {"type": "path"},
         },
         supports_check_mode=True,
@@ -80,19 +99,24 @@ def main() -> None:
         code, printed, complaint = module.run_command(command)
         return int(code), str(printed), str(complaint)
 
-    images = [Image(item["reference"], item["archive"] or "", item["sha256"] or "") for item in module.params["images"]]
+    images = [
+        Image(item["reference"], item["archive"] or "", item["sha256"] or "", item["packed"], item["unpacked"]) for item in module.params["images"]
+    ]
     if faults := [fault for image in images for fault in image.faults()]:
         module.fail_json(msg="; ".join(faults), missing=[])
     store = Store(run, module.params["authfile"] or "")
     try:
         missing = list(dict.fromkeys(images)) if module.check_mode and not shutil.which("podman") else store.missing(images)
+        names = [image.reference for image in missing]
+        short = shortages(missing, Path(module.params["storage"])) if module.params["storage"] else []
+        if short:
+            module.fail_json(msg="\n".join(short), missing=names, shortages=short)
         if not module.check_mode:
             for image in missing:
                 store.fetch(image)
     except ImageError as error:
         module.fail_json(msg=str(error), missing=[])
-    names = [image.reference for image in missing]
-    module.exit_json(changed=bool(missing), missing=names, diff={"before": "", "after": "".join(f"{name}\n" for name in names)})
+    module.exit_json(changed=bool(missing), missing=names, shortages=[], diff={"before": "", "after": "".join(f"{name}\n" for name in names)})
 
 
 if __name__ == "__main__":

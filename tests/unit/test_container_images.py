@@ -1,12 +1,20 @@
-"""Images come by digest or by checksum, once, and nothing else is taken for them."""
+"""Images come by digest or by checksum, once, into room that is there, and nothing else is taken for them."""
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import io
+import lzma
+import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ansible_collections.sovereign.dify.plugins.module_utils.container_images import Image, ImageError, Store
+from ansible.errors import AnsibleLookupError
+from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.loader import lookup_loader
+from ansible_collections.sovereign.dify.plugins.module_utils.container_images import Image, ImageError, Store, archive_size, shortages
 
 PULLED = Image("docker.io/langgenius/dify-api@sha256:" + "a" * 64)
 
@@ -122,3 +130,89 @@ def test_podman_that_fails_is_not_taken_for_an_image_that_is_missing() -> None:
 def test_a_name_that_could_mean_another_image_is_refused(image: Image, fault: str) -> None:
     assert fault in image.faults()[0]
     assert PULLED.faults() == []
+
+
+# Room.
+
+LAYERS = (b"a layer " * 40_000, b"another " * 10_000)
+
+
+def saved(path: Path, layers: tuple[bytes, ...] = LAYERS) -> Path:
+    """An archive as `podman save` writes it."""
+    with tarfile.open(path, "w") as archive:
+        for number, layer in enumerate(layers):
+            member = tarfile.TarInfo(f"{number}/layer.tar")
+            member.size = len(layer)
+            archive.addfile(member, io.BytesIO(layer))
+    return path
+
+
+def test_an_archive_tells_what_it_takes_packed_and_unpacked(tmp_path: Path) -> None:
+    plain = saved(tmp_path / "plain.tar")
+    held = sum(len(layer) for layer in LAYERS)
+    assert archive_size(plain) == (plain.stat().st_size, held)
+    oci = saved(tmp_path / "oci.tar", tuple(gzip.compress(layer) for layer in LAYERS))
+    assert archive_size(oci) == (oci.stat().st_size, held)
+    packed = tmp_path / "packed.tar.gz"
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    assert archive_size(packed) == (packed.stat().st_size, plain.stat().st_size)
+    other = tmp_path / "other.tar.xz"
+    other.write_bytes(lzma.compress(plain.read_bytes()))
+    assert archive_size(other) == (other.stat().st_size, 4 * other.stat().st_size)
+
+
+def test_a_gzip_of_more_than_4_gib_is_not_taken_for_a_small_one(tmp_path: Path) -> None:
+    large = tmp_path / "large.tar.gz"
+    with large.open("wb") as stream:
+        stream.write(b"\x1f\x8b")
+        stream.truncate(3_000_000_000)
+        stream.seek(0, 2)
+        # It holds 5 GB, of which its end says the remainder of 4 GiB.
+        stream.write((5_000_000_000 % (1 << 32)).to_bytes(4, "little"))
+    assert archive_size(large) == (3_000_000_004, 5_000_000_000)
+
+
+def test_the_lookup_gives_both_and_says_which_archive_is_not_there(tmp_path: Path) -> None:
+    plugin = lookup_loader.get("sovereign.dify.image_archive", loader=DataLoader())
+    path = saved(tmp_path / "plain.tar")
+    assert plugin.run([str(path)]) == [{"packed": path.stat().st_size, "unpacked": 400_000}]
+    with pytest.raises(AnsibleLookupError, match=r"/nowhere\.tar: No such file"):
+        plugin.run(["/nowhere.tar"])
+
+
+GIGABYTE = 1_000_000_000
+API = Image("localhost/api:sha256-a", "/var/lib/sovereign/images/a.tar", "a", GIGABYTE, 3 * GIGABYTE)
+WEB = Image("localhost/web:sha256-b", "/var/lib/sovereign/images/b.tar", "b", GIGABYTE // 4, GIGABYTE)
+STORAGE = Path("/var/lib/containers/storage")
+
+
+def test_all_that_comes_must_have_room_and_what_is_there_wants_none() -> None:
+    # 1.1 times 4 GB in the storage, both archives, and the larger one unpacked while it is loaded.
+    needed = 4_400_000_000 + 1_250_000_000 + 3 * GIGABYTE
+    assert shortages([API, WEB], STORAGE, lambda dummy: (1, needed)) == []
+    (told,) = shortages([API, WEB], STORAGE, lambda dummy: (1, needed - 1))
+    assert (
+        "Images that are missing (2) want 8650 MB (/var/lib/containers/storage 4400 MB, /var/lib/sovereign/images 1250 MB, /var/tmp 3000 MB)" in told
+    )
+    assert ", and 8649 MB are free" in told
+    assert shortages([], STORAGE, lambda dummy: (1, 0)) == []
+
+
+def test_room_of_another_file_system_is_no_room(tmp_path: Path) -> None:
+    brought = replace(WEB, archive=str(saved(tmp_path / "b.tar")))
+    storage = tmp_path / "storage"
+    storage.mkdir()
+
+    def free(path: Path) -> tuple[int, int]:
+        return (1, GIGABYTE) if path == storage else (2, 100 * GIGABYTE)
+
+    (told,) = shortages([brought], storage, free)
+    assert f"want 1100 MB ({storage} 1100 MB), and 1000 MB are free" in told, "the archive is there"
+    # A directory that is not there yet will be on the file system of what is above it.
+    assert "1100 MB" in shortages([brought], storage / "not/yet", free)[0]
+
+
+def test_what_is_pulled_is_unpacked_as_it_comes() -> None:
+    pulled = replace(PULLED, packed=GIGABYTE, unpacked=2 * GIGABYTE)
+    assert shortages([pulled], STORAGE, lambda dummy: (1, 3_200_000_000)) == []
+    assert "want 3200 MB (/var/lib/containers/storage 2200 MB, /var/tmp 1000 MB)" in shortages([pulled], STORAGE, lambda dummy: (1, GIGABYTE))[0]

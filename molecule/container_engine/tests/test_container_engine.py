@@ -77,6 +77,15 @@ def test_an_archive_that_is_another_is_refused_before_podman_sees_it(on: Any) ->
     on("engine").check_output("rm -r /var/lib/sovereign/images")
 
 
+def test_images_that_have_no_room_are_refused_before_any_is_brought(on: Any) -> None:
+    (declared,) = host_variables()["engine"]["container_engine_images"]
+    large = {"reference": "registry.engine.test/large@sha256:" + "0" * 64, "name": "registry.engine.test/large", "digest": "sha256:" + "0" * 64}
+    run = rerun("--tags=container_engine", container_engine_images=[declared, large], container_engine_pulled_mb={"large": 99_000_000, "other": 1})
+    assert run.returncode != 0
+    assert "Images that are missing (1) want " in " ".join(run.stdout.split())
+    assert "Pull and load them" not in run.stdout
+
+
 def _archive() -> str:
     return str(host_variables()["engine"]["cluster"]["state_dir"]) + "/images/tool.tar"
 
