@@ -660,6 +660,12 @@ options:
         - Turn in the queue of a busy model server; 0 comes first, and within one priority who came first.
         - 'Default: C(vip): 0, others: 5.'
         type: int
+  max_body_bytes:
+    description:
+    - 'Largest body of a request to a model, at every hop: the entry of its site, the gateway there, and the gateway of the site that serves it.
+      An image is sent in base64, as four thirds of its size.'
+    type: int
+    default: 16777216
   state_dir:
     description:
     - Directory on the controller for CA, secrets and keys; relative to the file.

@@ -10,11 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from gateway_client import Answer, chat, counters, exchange, http, key_of
+from gateway_client import Answer, chat, counters, exchange, http, key_of, wait_until
 
 from lab.testing import tls_faults
 
 GOOD = "core-banking"
+LIMIT = 16 * 1024 * 1024
 
 
 def at_home(*pieces: bytes | tuple[float, bytes]) -> Answer:
@@ -290,26 +291,92 @@ def test_an_absolute_url_and_a_query_are_passed_on_as_the_plain_path() -> None:
         assert answer.json()["stub"]["path"] == "/v1/chat/completions"
 
 
+def body_of(length: int) -> bytes:
+    """A chat request of so many bytes, most of them an image."""
+    image = {"type": "image_url", "image_url": {"url": "data:image/jpeg;base64,"}}
+    body = json.dumps({"model": "assistant", "messages": [{"role": "user", "content": [{"type": "text", "text": "?"}, image]}]}).encode()
+    return body.replace(b"base64,", b"base64," + b"A" * (length - len(body)))
+
+
 def test_a_body_that_is_too_large() -> None:
     key = key_of(GOOD)
-    large = at_home(http(chat("assistant", user="x" * 10_000_000), key=key))
+    large = at_home(http(body_of(LIMIT + 1), key=key))
     assert (large.status, large.code) == (413, "request_too_large")
     # Refused by what it announces, before it is sent.
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {key}\r\n"
-    announced = at_home(f"{head}Connection: close\r\nContent-Length: 10000000\r\n\r\n".encode())
+    announced = at_home(f"{head}Connection: close\r\nContent-Length: {LIMIT + 1}\r\n\r\n".encode())
     assert (announced.status, announced.code) == (413, "request_too_large")
     assert announced.moments[0] < 1
     # Or, where it announces nothing, when it has grown too large.
     chunks = b"10000\r\n" + b"x" * 65536 + b"\r\n"
-    grown = at_home(f"{head}Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n".encode() + chunks * 40 + b"0\r\n\r\n")
+    grown = at_home(f"{head}Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n".encode() + chunks * 260 + b"0\r\n\r\n")
     assert (grown.status, grown.code) == (413, "request_too_large")
     # The largest that is allowed, either way.
-    body = chat("assistant", user="")
-    body = body.replace(b'"user": ""', b'"user": "' + b"x" * (1048576 - len(body)) + b'"')
-    assert len(body) == 1048576
+    body = body_of(LIMIT)
+    assert len(body) == LIMIT
     assert at_home(http(body, key=key)).status == 200
     chunked = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
     assert at_home(f"{head}Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n".encode() + chunked).status == 200
+
+
+def test_an_image_in_a_chat_passes_at_home_and_over_the_vpn() -> None:
+    """The largest that Dify sends: 10 MiB, in base64."""
+    body = body_of(4 * -(-10 * 1024 * 1024 // 3) + 100_000)
+    for source, target, client in (("hq-gw2", "hq-gw1", GOOD), ("edge-gw1", "edge-gw1", "web-chat")):
+        answer = exchange(source, target, http(body, key=key_of(client)))
+        assert answer.status == 200, answer.raw[:500]
+        assert answer.json()["stub"]["headers"]["content-length"] == str(len(body))
+    # The edge's gateway passes on what the one at home would take, and no more.
+    for vpn, target in ((False, "edge-gw1"), (True, "hq-gw1")):
+        assert exchange("edge-gw1", target, http(body_of(LIMIT), key=key_of("web-chat")), vpn=vpn).status == 200
+        above = exchange("edge-gw1", target, http(body_of(LIMIT + 1), key=key_of("web-chat")), vpn=vpn)
+        assert (above.status, above.code) == (413, "request_too_large")
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_large_bodies_have_places_of_their_own_and_take_none_from_small_ones(chunked: bool) -> None:
+    """Three places in this scenario."""
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {key_of(GOOD)}\r\nConnection: close\r\n"
+    large, small = (chat("assistant", user="x" * length, stub_sleep=6) for length in (2_000_000, 900_000))
+
+    def ask(body: bytes) -> Answer:
+        if not chunked:
+            return at_home(http(body, key=key_of(GOOD)))
+        return at_home(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode() + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
+
+    before = counters("hq-gw1", "assistant")["running"] + counters("hq-gw2", "assistant")["running"]
+    with ThreadPoolExecutor() as pool:
+        held = [pool.submit(ask, large) for _ in range(3)] + [pool.submit(ask, small) for _ in range(4)]
+
+        def running() -> int:
+            return counters("hq-gw1", "assistant")["running"] + counters("hq-gw2", "assistant")["running"] - before
+
+        wait_until(lambda: running() == 7, "all are being answered", 10)
+        refused = ask(large)
+        assert (refused.status, refused.code, refused.headers["retry-after"]) == (503, "too_many_large_requests", "1")
+        twin()
+    assert [answer.result().status for answer in held] == [200] * 7
+    assert ask(chat("assistant", user="x" * 2_000_000)).status == 200, "places are given back"
+
+
+def test_bodies_that_take_long_to_read_do_not_hold_up_others() -> None:
+    """HAProxy serves other requests between the steps in which a body is read."""
+    numbers = b'{"model": "assistant", "prompt": [' + b"12345, " * 2_000_000 + b"1]}"
+    escapes = chat("assistant", user='"' * 900_000 + "x" * 14_000_000)
+    with ThreadPoolExecutor() as pool:
+        long = [
+            pool.submit(at_home, http(numbers, key=key_of(GOOD), path="/v1/completions")),
+            pool.submit(at_home, http(escapes, key=key_of(GOOD))),
+        ]
+        while not all(one.done() for one in long):
+            begun = time.monotonic()
+            twin()
+            assert time.monotonic() - begun < 10
+    assert [one.result().status for one in long] == [200, 200]
+    # More of either than any text has.
+    for body in (chat("assistant", user='"' * 1_100_000), b'{"model": "assistant", "seed": 1%b}' % (b"0" * 200)):
+        answer = at_home(http(body, key=key_of(GOOD)))
+        assert (answer.status, answer.code) == (400, "invalid_json")
 
 
 def test_trailers_reach_no_model_server() -> None:

@@ -11,7 +11,24 @@ from entry_client import ADDRESS, BALANCER, HERE, NAME, OUTSIDE, THERE, Answer, 
 
 from lab.testing import tls_faults
 
+LIMIT = 16 * 1024 * 1024
 TRUSTED = "curl --silent --show-error --noproxy ai.nginx.test --cacert /etc/sovereign/pki/ca.crt"
+
+
+def announced(length: int, key: str) -> bytes:
+    """The head of a request that announces a body of so many bytes."""
+    return f"POST /v1/chat/completions HTTP/1.1\r\nHost: {NAME}\r\nAuthorization: Bearer {key}\r\nContent-Length: {length}\r\n\r\n".encode()
+
+
+def test_an_image_in_a_chat_passes_up_to_the_limit(on: Any, entry: str) -> None:
+    """The largest that Dify sends is 10 MiB, in base64."""
+    for length in (4 * -(-10 * 1024 * 1024 // 3) + 100_000, LIMIT):
+        body = chat(user="")
+        body = body.replace(b'"user": ""', b'"user": "' + b"A" * (length - len(body)) + b'"')
+        answer = exchange(entry, http(body, key=key_of("core-banking")))
+        assert answer.status == 200, answer.raw[:500]
+        assert answer.json()["stub"]["headers"]["content-length"] == str(length)
+    assert on(entry).check_output("find /var/lib/nginx/body -type f") == "", "nothing of it stays on the disk"
 
 
 def test_a_chat_request_is_answered_over_tls_and_http_2(on: Any, entry: str) -> None:
@@ -91,7 +108,7 @@ def test_what_is_wrong_is_told_in_openais_form(entry: str) -> None:
         (400, "bad_request"): exchange(entry, b"GARBAGE\r\n\r\n"),
         (404, "unknown_url"): exchange(entry, http(path="/admin", method="GET", key=key)),
         (405, "method_not_allowed"): exchange(entry, http(path="/v1/models", method="TRACE", key=key)),
-        (413, "request_too_large"): exchange(entry, http(b"x" * 1_048_577, key=key)),
+        (413, "request_too_large"): exchange(entry, announced(LIMIT + 1, key)),
         (414, "url_too_long"): exchange(entry, http(path="/" + "x" * 9000, method="GET", key=key)),
         (421, "unknown_host"): exchange(entry, http(chat(), key=key, host="elsewhere.example")),
         (431, "headers_too_large"): exchange(entry, http(headers="".join(f"X-{n}: {'x' * 4000}\r\n" for n in range(12)))),

@@ -225,6 +225,7 @@ class ClusterVars(TypedDict):
     vpn: dict[str, Any] | None
     tls: Tls
     tiers: dict[str, dict[str, int | None]]
+    max_body_bytes: int
     sites: dict[str, dict[str, Any]]
     models: dict[str, dict[str, Any]]
     clients: dict[str, dict[str, Any]]
@@ -286,6 +287,7 @@ class _Builder:
             "vpn": self.vpn(),
             "tls": {"versions": list(TLS_VERSIONS), "ciphers": list(TLS_CIPHERS), "ciphersuites": list(TLS_CIPHERSUITES)},
             "tiers": self.tiers(),
+            "max_body_bytes": self.spec.max_body_bytes,
             "sites": {
                 name: {
                     "clearance": str(site.clearance),

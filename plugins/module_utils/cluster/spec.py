@@ -428,6 +428,12 @@ class ClusterSpec:
         default={},
         shown="`vip: {rate: 50, burst: 100, priority: 0}`, `standard: {rate: 10, burst: 20, priority: 5}`",
     )
+    max_body_bytes: int = key(
+        Whole(65536, 67108864),
+        "Largest body of a request to a model, at every hop: the entry of its site, the gateway there, and the gateway of the site that serves it. "
+        "An image is sent in base64, as four thirds of its size.",
+        default=16777216,
+    )
     state_dir: str = key(Text("path"), "Directory on the controller for CA, secrets and keys; relative to the file.", default=".state")
     base_groups: tuple[str, ...] = key(ListOf(GROUP), "Groups of every host.", default=BASE_GROUPS)
 

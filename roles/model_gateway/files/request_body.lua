@@ -24,6 +24,14 @@ local MAX_DEPTH = 200
 local MAX_VALUES = 30000
 -- OpenAI's and vLLM's requests know fewer than 100.
 local MAX_KEYS = 1000
+-- Bytes of a key of the top level, and of the model's name, which are decoded.
+local MAX_NAME = 1000
+-- Backslashes and quotation marks behind one, in strings: a body of 16 MiB can hold 8 million, and each costs a step. A text of 4 MiB of code holds 200,000.
+local MAX_ESCAPES = 1000000
+-- Characters of a number. Python's json gives up at 4,300 digits.
+local MAX_NUMBER = 100
+-- Bytes of a list of whole numbers that one step skips: HAProxy serves others between steps, never within one.
+local STEP = 4096
 
 local SPACE, QUOTE, BACKSLASH, COMMA, COLON = 32, 34, 92, 44, 58
 local OPEN_LIST, CLOSE_LIST, OPEN_OBJECT, CLOSE_OBJECT = 91, 93, 123, 125
@@ -42,49 +50,49 @@ local function skip_blanks(body, at)
     return last + 1
 end
 
--- Position of the quotation mark that ends the string begun at `start`; nil if there is none.
-local function end_of_string(body, start)
-    local first = find(body, '"', start + 1, true)
-    if not first or byte(body, first - 1) ~= BACKSLASH then
-        return first
-    end
-    -- The first one without a backslash before it, unless one with an even number of backslashes before it comes earlier.
-    local _, plain = find(body, '[^\\]"', first)
-    local text = sub(body, start, (plain or #body + 1) - 1)
-    local pair = find(text, '\\\\"', 2, true)
-    while pair do
-        local before = pair - 1
-        while byte(text, before) == BACKSLASH do
+-- Position of the quotation mark that ends the string begun at `start`; nil if there is none, or if it holds more escapes than `budget.escapes`,
+-- which is lowered by each. An image in base64 is skipped in one step.
+local function end_of_string(body, start, budget)
+    local quote = find(body, '"', start + 1, true)
+    while quote do
+        local before = quote - 1
+        while byte(body, before) == BACKSLASH do
             before = before - 1
+            budget.escapes = budget.escapes - 1
+            if budget.escapes < 0 then
+                return nil
+            end
         end
-        if (pair - before) % 2 == 1 then
-            return start + pair + 1
+        if (quote - before) % 2 == 1 then
+            return quote
         end
-        pair = find(text, '\\\\"', pair + 3, true)
+        quote = find(body, '"', quote + 1, true)
     end
-    return plain
+    return nil
 end
 
--- Position of the last byte of the number, or of true, false or null, that begins at `at`; nil if there is none.
+-- Position of the last byte of the number, or of true, false or null, that begins at `at`; nil if there is none, or if the number is too long.
 local function end_of_literal(body, at)
     local pattern = LITERALS[byte(body, at)]
     local _, last
     if pattern then
         _, last = find(body, pattern, at)
     else
-        _, last = find(body, "^%-?%d+", at)
+        local text = sub(body, at, at + MAX_NUMBER)
+        _, last = find(text, "^%-?%d+")
         if last then
-            local _, fraction = find(body, "^%.%d+", last + 1)
+            local _, fraction = find(text, "^%.%d+", last + 1)
             last = fraction or last
-            local _, exponent = find(body, "^[eE][+-]?%d+", last + 1)
+            local _, exponent = find(text, "^[eE][+-]?%d+", last + 1)
             last = exponent or last
+            last = last <= MAX_NUMBER and at + last - 1 or nil
         end
     end
     return last
 end
 
--- Position of the last byte of the value that begins at `at`; nil if it is no JSON, is nested too deeply, or holds more values than
--- `budget.values`, which is lowered by each.
+-- Position of the last byte of the value that begins at `at`; nil if it is no JSON, is nested too deeply, or holds more values or escapes than
+-- `budget`, which is lowered by each.
 local function end_of_value(body, at, budget)
     local closers, depth = {}, 0
     while true do
@@ -105,7 +113,7 @@ local function end_of_value(body, at, budget)
                 depth, last = depth - 1, at
             end
         elseif first == QUOTE then
-            last = end_of_string(body, at)
+            last = end_of_string(body, at, budget)
         else
             last = end_of_literal(body, at)
         end
@@ -128,7 +136,7 @@ local function end_of_value(body, at, budget)
             end
         end
         if closers[depth] == CLOSE_OBJECT then
-            local key_end = byte(body, at) == QUOTE and end_of_string(body, at)
+            local key_end = byte(body, at) == QUOTE and end_of_string(body, at, budget)
             if not key_end then
                 return nil
             end
@@ -138,10 +146,13 @@ local function end_of_value(body, at, budget)
             end
             at = skip_blanks(body, at + 1)
         else
-            -- Whole numbers in a row, except the last one, in one step: they hold no key and no string.
-            local _, numbers = find(body, "^[%d, \t\r\n]+,", at)
-            if numbers then
-                at = skip_blanks(body, numbers + 1)
+            -- Whole numbers in a row, except the last one, in few steps: they hold no key and no string.
+            while find(body, "^%d", at) do
+                local _, numbers = find(sub(body, at, at + STEP), "^[%d, \t\r\n]+,")
+                if not numbers then
+                    break
+                end
+                at = skip_blanks(body, at + numbers)
             end
         end
     end
@@ -191,12 +202,12 @@ local function read(body)
     if byte(body, at) ~= OPEN_OBJECT then
         return nil, "invalid_json"
     end
-    local values, budget, keys = {}, {values = MAX_VALUES}, 0
+    local values, budget, keys = {}, {values = MAX_VALUES, escapes = MAX_ESCAPES}, 0
     at = skip_blanks(body, at + 1)
     local following = byte(body, at) == CLOSE_OBJECT and CLOSE_OBJECT or COMMA
     while following == COMMA do
-        local key_end = byte(body, at) == QUOTE and end_of_string(body, at)
-        local key = key_end and decode(sub(body, at + 1, key_end - 1))
+        local key_end = byte(body, at) == QUOTE and end_of_string(body, at, budget)
+        local key = key_end and key_end - at <= MAX_NAME and decode(sub(body, at + 1, key_end - 1))
         keys = keys + 1
         if not key or keys > MAX_KEYS then
             return nil, "invalid_json"
@@ -240,7 +251,7 @@ local function count_prompts(text)
     if not at or (byte(text, at) ~= QUOTE and byte(text, at) ~= OPEN_LIST) then
         return 1
     end
-    local count, budget = 0, {values = MAX_VALUES}
+    local count, budget = 0, {values = MAX_VALUES, escapes = MAX_ESCAPES}
     repeat
         count = count + 1
         at = skip_blanks(text, end_of_value(text, at, budget) + 1)
@@ -280,6 +291,9 @@ local function read_body(txn)
             fault = "invalid_json"
         elseif byte(model) ~= QUOTE then
             fault = "invalid_model"
+        elseif #model > MAX_NAME then
+            -- With a blank, so that it is nobody's name.
+            model = sub(model, 2, 65) .. " "
         else
             model = decode(sub(model, 2, -2))
             fault = not model and "invalid_json" or nil
