@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from ansible_collections.sovereign.dify.plugins.module_utils.patroni import Cluster, Config, PatroniError, difference, merged, undeclared
+
+PROJECT = Path(__file__).resolve().parents[2]
+ROLE = PROJECT / "roles/patroni"
 
 FOUND: Config = {
     "ttl": 20,
@@ -123,3 +131,32 @@ def test_who_changes_it_at_the_same_time_is_waited_for_and_not_for_ever() -> Non
 def test_an_answer_that_is_none_is_an_error() -> None:
     with pytest.raises(PatroniError, match="GET /config answers 503: no config"):
         Cluster(lambda *dummy: (503, "no config")).config()
+
+
+def preflight_of_data(directory: Path, config: Path) -> subprocess.CompletedProcess[str]:
+    """Run the role's look at data of PostgreSQL on this machine."""
+    names = {"Look for data of PostgreSQL, and for Patroni's configuration", "Refuse data that Patroni has not made"}
+    tasks = [task for task in yaml.safe_load((ROLE / "tasks/preflight.yml").read_text(encoding="utf-8")) if task["name"] in names]
+    assert len(tasks) == len(names)
+    variables = {"__patroni_data_directory": str(directory), "__patroni_config_file": str(config), "__patroni_version": "17"}
+    play = directory.parent / "play.yml"
+    play.write_text(json.dumps([{"hosts": "localhost", "connection": "local", "gather_facts": False, "vars": variables, "tasks": tasks}]))
+    command = ["ansible-playbook", "--inventory=localhost,", f"--extra-vars=ansible_python_interpreter={sys.executable}", str(play)]
+    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(("data", "ours", "refused"), [(False, False, False), (True, True, False), (False, True, False), (True, False, True)])
+def test_data_of_a_cluster_that_patroni_has_not_made_are_refused(tmp_path: Path, data: bool, ours: bool, refused: bool) -> None:
+    """Fresh, converged, cut before the first start, and somebody else's."""
+    directory, config = tmp_path / "main", tmp_path / "config.yml"
+    directory.mkdir()
+    if data:
+        (directory / "PG_VERSION").write_text("17\n")
+    if ours:
+        config.write_text("scope: lab-hq\n")
+    run = preflight_of_data(directory, config)
+    assert (run.returncode != 0) is refused, run.stdout
+    if refused:
+        said = " ".join(run.stdout.split())
+        assert f"{directory} holds a database cluster that this role has not made" in said
+        assert "pg_dropcluster --stop 17 main" in said

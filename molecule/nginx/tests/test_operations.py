@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import sleep
@@ -70,6 +71,21 @@ def test_the_whole_entry_without_gateways_says_so(on: Any) -> None:
             on(name).check_output("systemctl start stub")
     sleep(6)
     assert exchange("debian13", http(chat(), key=key_of("core-banking"))).status == 200
+
+
+def test_a_port_that_something_else_holds_is_refused_with_its_name_and_nothing_is_changed(on: Any) -> None:
+    host = on("debian13")
+    state = "sha256sum /etc/nginx/nginx.conf; systemctl show --property=MainPID,ActiveEnterTimestamp nginx; ss -tln sport = :443"
+    before = host.check_output(state)
+    host.check_output("systemd-run --unit=somebody --collect python3 -m http.server --bind 127.0.0.1 4443")
+    host.check_output("timeout 10 sh -c 'until ss -H -tln sport = :4443 | grep -q LISTEN; do sleep 0.1; done'")
+    try:
+        run = rerun("--limit=debian13", "--tags=nginx", nginx_port=4443)
+    finally:
+        host.check_output("systemctl stop somebody")
+    assert run.returncode != 0
+    assert re.search(r"127\.0\.0\.1:4443 is held by python3 \(pid \d+, unit somebody\.service\)", " ".join(run.stdout.split())), run.stdout
+    assert host.check_output(state) == before
 
 
 def test_keys_are_nowhere_and_only_root_reads_the_pepper(on: Any, entry: str) -> None:
