@@ -31,8 +31,10 @@ WEB = f"{build.NAMESPACE}/dify-web:1.16.0"
 SQUID = f"{build.NAMESPACE}/squid:6"
 PROVIDER = "langgenius/openai_api_compatible/openai_api_compatible"
 PASSWORD = "passw0rd-of-tests"
+LONGEST = 120
 QUORUM = ("task.create_missing_queue_type=quorum", "task.default_queue_type=quorum")
-WORKER = ("celery", "-A", "celery_entrypoint.celery", "worker", "-P", "gevent", "-c", "4", "-Q")
+# It tells that it is ready on the level INFO, which is not Celery's own.
+WORKER = ("celery", "-A", "celery_entrypoint.celery", "worker", "--loglevel=INFO", "-P", "gevent", "-c", "4", "-Q")
 
 POSTGRES = """
 bin=/usr/lib/postgresql/17/bin
@@ -208,7 +210,10 @@ def set_up(api: Container) -> Console:
 
 
 def stream(api: Container, path: str, key: str, **body: Any) -> Iterator[tuple[float, str]]:
-    """Yield the lines of a streaming answer, each with the seconds since the request."""
+    """Yield the lines of a streaming answer, each with the seconds since the request; fail where it has no end in time.
+
+    An api that hears nothing sends a ping every 10 s, so that no time-out of the client's ends the request.
+    """
     started = time.monotonic()
     whole = {"inputs": {}, "user": "u", "response_mode": "streaming"} | body
     with requests.post(f"{api.url(5001)}/v1/{path}", json=whole, headers={"Authorization": f"Bearer {key}"}, stream=True, timeout=120) as answer:
@@ -216,6 +221,8 @@ def stream(api: Container, path: str, key: str, **body: Any) -> Iterator[tuple[f
         for line in answer.iter_lines(chunk_size=1):
             if line:
                 yield time.monotonic() - started, line.decode()
+            if time.monotonic() - started > LONGEST:
+                pytest.fail(f"{path}: no end in {LONGEST} s; the last line: {line.decode()}")
 
 
 def events(lines: Iterator[tuple[float, str]]) -> list[dict[str, Any]]:

@@ -326,6 +326,74 @@ def test_a_second_daemon_does_not_know_what_the_first_installed(dify: Dify) -> N
     assert "installed and cannot be started" in moved.logs(), "its storage is not the first one's"
 
 
+def daemons(dify: Dify) -> tuple[str, str]:
+    """Return the URL of a Dify's plugin daemon for its tenant, and the id of the plugin."""
+    (daemon,) = [container for container in dify.started if container.name == f"{NAME}-{dify.environment['DB_DATABASE']}"]
+    [[tenant]] = dify.sql("SELECT id FROM tenants")
+    return f"{daemon.url(5002)}/plugin/{tenant}", PROVIDER.rpartition("/")[0]
+
+
+KEY = {"X-Api-Key": "key-of-daemon"}
+
+
+def test_the_daemon_gives_every_field_that_dify_reads_of_plugins_and_tasks(platform: Platform) -> None:
+    dify, _, _ = platform
+    url, plugin = daemons(dify)
+
+    def ask(path: str) -> Any:
+        return requests.get(f"{url}/management/{path}", headers=KEY, timeout=30).json()["data"]
+
+    entity = {"id", "created_at", "updated_at", "tenant_id", "plugin_id", "plugin_unique_identifier", "declaration"}
+    installation = {"endpoints_setups", "endpoints_active", "runtime_type", "source", "meta", "version", "checksum", "name", "installation_id"}
+    declaration = {"version", "author", "name", "description", "icon", "label", "created_at", "resource", "plugins", "meta", "model"}
+    listed = ask("list")
+    assert listed["total"] == 1
+    [found] = listed["list"]
+    assert entity | installation <= set(found)
+    assert found["plugin_id"] == plugin
+    assert found["plugin_unique_identifier"] == f"{plugin}:{found['version']}@{found['checksum']}"
+    assert declaration <= set(found["declaration"])
+    assert found["declaration"]["created_at"] == "2026-01-01T00:00:00Z"
+    assert ask("model/list") == {"list": [found], "has_more": False}
+    assert ask("tool/list")["list"] == []
+    [provider] = ask("models")
+    assert entity | {"provider"} <= set(provider)
+    [task] = ask("install/tasks")
+    assert {"id", "created_at", "updated_at", "status", "total_plugins", "completed_plugins", "plugins"} <= set(task)
+    assert {"plugin_unique_identifier", "plugin_id", "status", "message", "icon", "labels"} <= set(task["plugins"][0])
+    assert "en_US" in task["plugins"][0]["labels"]
+
+
+def test_models_embed_and_rank_through_the_daemon(platform: Platform) -> None:
+    dify, _, _ = platform
+    url, plugin = daemons(dify)
+    credentials = {"endpoint_url": f"http://{NAME}-model:8000/v1", "context_size": "512"}
+
+    def ask(path: str, **data: Any) -> Any:
+        body = {"data": {"provider": "openai_api_compatible", "model": "assistant", "credentials": credentials, **data}}
+        answer = requests.post(f"{url}/dispatch/{path}", json=body, headers={**KEY, "X-Plugin-ID": plugin}, timeout=30)
+        [line] = [line for line in answer.text.splitlines() if line]
+        said = json.loads(line.removeprefix("data:"))
+        assert said["code"] == 0, said
+        return said["data"]
+
+    for kind in ("text-embedding", "rerank"):
+        assert ask("model/validate_model_credentials", model_type=kind)["result"] is True
+        assert ask("model/schema", model_type=kind)["model_schema"]["model_properties"]["context_size"] == 512
+    embedded = ask("text_embedding/invoke", model_type="text-embedding", texts=["a", "bcd"], input_type="document")
+    assert embedded["embeddings"] == [[1.0, 0.5], [3.0, 0.5]], "in the order of the texts, whatever the order of the answer"
+    assert {"tokens", "total_tokens", "unit_price", "price_unit", "total_price", "currency", "latency"} <= set(embedded["usage"])
+    assert len(ask("text_embedding/num_tokens", model_type="text-embedding", texts=["a", "b"])["num_tokens"]) == 2
+    ranked = ask("rerank/invoke", model_type="rerank", query="q", docs=["four", "a", "to"], score_threshold=0.3, top_n=3)
+    assert ranked["docs"] == [{"index": 1, "text": "a", "score": 1.0}, {"index": 2, "text": "to", "score": 0.5}]
+
+
+def test_the_sandbox_has_jinja2_for_templates(services: None) -> None:
+    body = json.dumps({"language": "python3", "preload": "import jinja2", "code": "print(jinja2.Template('{{ a }}!').render(a='hush'))"})
+    ask = ("curl", "--silent", "--header", "X-Api-Key: key-of-sandbox", "--json", body, "http://127.0.0.1:8194/v1/sandbox/run")
+    assert json.loads(Container(f"{NAME}-sandbox").run(*ask))["data"] == {"stdout": "hush!\n", "error": ""}
+
+
 def test_images_run_as_upstreams_do(dify: Dify) -> None:
     assert docker("run", "--rm", "--entrypoint", "id", API, "-u").strip() == "1001"
     web = dify.start(WEB, (3000,))

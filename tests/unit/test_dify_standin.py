@@ -158,7 +158,6 @@ def served(module: ModuleType, handler: Any) -> Iterator[str]:
 @pytest.fixture
 def sandbox_url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(sandbox, "KEY", "right")
-    monkeypatch.setattr(sandbox, "SECONDS", 1)
     yield from served(sandbox, sandbox.Handler)
 
 
@@ -176,7 +175,8 @@ def test_sandbox_runs_code_apart(sandbox_url: str) -> None:
     assert "ZeroDivisionError" in run_code(sandbox_url, "right", "1 / 0")["data"]["error"]
 
 
-def test_sandbox_ends_what_takes_too_long(sandbox_url: str) -> None:
+def test_sandbox_ends_what_takes_too_long(sandbox_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "SECONDS", 1)
     assert run_code(sandbox_url, "right", "import time; time.sleep(30)")["data"]["error"] == "error: timeout\n"
 
 
@@ -211,7 +211,16 @@ def test_plugin_package_is_the_same_each_time(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a") as package:
         manifest = yaml.safe_load(package.read("manifest.yaml"))
         [provider] = manifest["plugins"]["models"]
-        assert yaml.safe_load(package.read(provider))["provider"] == "openai_api_compatible"
+        declared = yaml.safe_load(package.read(provider))
+    # What Dify's api insists on, in a plugin's declaration and in that of its provider: without one of these it fails to read any list of plugins.
+    assert {"version", "author", "name", "description", "icon", "label", "created_at", "resource", "plugins", "meta"} <= set(manifest)
+    assert isinstance(manifest["created_at"], str)
+    assert manifest["resource"]["memory"] > 0
+    assert declared["provider"] == "openai_api_compatible"
+    assert {"label", "supported_model_types", "configurate_methods"} <= set(declared)
+    schema = declared["model_credential_schema"]
+    assert all({"variable", "label", "type"} <= set(field) for field in schema["credential_form_schemas"])
+    assert all("en_US" in words["label"] for words in (manifest, declared, schema["model"], *schema["credential_form_schemas"]))
 
 
 def test_archives_are_made_again_when_what_they_are_made_of_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

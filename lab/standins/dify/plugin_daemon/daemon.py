@@ -227,6 +227,7 @@ class Daemon:
             ("GET", "/metrics/"): self.metrics,
             ("GET", f"{manage}/models"): self.models,
             ("GET", f"{manage}/list"): self.list_plugins,
+            ("GET", f"{manage}/<category>/list"): self.list_category,
             ("POST", f"{manage}/install/upload/package"): self.upload,
             ("POST", f"{manage}/install/identifiers"): self.install,
             ("GET", f"{manage}/install/tasks"): lambda tenant: self._data(list(self.tasks[tenant].values())),
@@ -234,6 +235,9 @@ class Daemon:
             ("POST", f"{dispatch}/model/validate_model_credentials"): lambda tenant: self.stream(tenant, self.validate),
             ("POST", f"{dispatch}/model/schema"): lambda tenant: self.stream(tenant, self.schema),
             ("POST", f"{dispatch}/llm/invoke"): lambda tenant: self.stream(tenant, self.invoke),
+            ("POST", f"{dispatch}/text_embedding/invoke"): lambda tenant: self.stream(tenant, self.embed),
+            ("POST", f"{dispatch}/text_embedding/num_tokens"): lambda tenant: self.stream(tenant, self.count),
+            ("POST", f"{dispatch}/rerank/invoke"): lambda tenant: self.stream(tenant, self.rerank),
         }
         for (method, rule), view in rules.items():
             app.add_url_rule(rule, f"{method} {rule}", view, methods=[method])
@@ -262,23 +266,32 @@ class Daemon:
         """Return the providers of a tenant's plugins."""
         return self._data([self._entity(tenant, row) for row in self._installed(tenant) if row["plugin_unique_identifier"] in self.running])
 
+    def plugins(self, tenant: str) -> list[Json]:
+        """List a tenant's plugins, with every field that Dify reads; a plugin whose package is lost is left out."""
+        found = []
+        for row in self._installed(tenant):
+            identifier = row["plugin_unique_identifier"]
+            plugin, _, rest = identifier.partition(":")
+            version, _, checksum = rest.partition("@")
+            try:
+                declaration = self.running.get(identifier) or decode(self.packages.load(identifier), must_be_signed=False)["manifest"]
+            except LookupError:
+                continue
+            moment = row["created_at"].isoformat()
+            common = {"id": row["id"], "created_at": moment, "updated_at": moment, "tenant_id": tenant, "installation_id": row["id"]}
+            state = {"endpoints_setups": 0, "endpoints_active": 0, "runtime_type": "local", "source": "package", "meta": {}}
+            names = {"plugin_id": plugin, "plugin_unique_identifier": identifier, "name": plugin.partition("/")[2]}
+            found.append(common | state | names | {"version": version, "checksum": checksum, "declaration": declaration})
+        return found
+
     def list_plugins(self, tenant: str) -> Any:
-        """Return a tenant's plugins."""
-        found = [
-            {
-                "id": row["id"],
-                "tenant_id": tenant,
-                "plugin_id": row["plugin_unique_identifier"].partition(":")[0],
-                "plugin_unique_identifier": row["plugin_unique_identifier"],
-                "version": row["plugin_unique_identifier"].partition(":")[2].partition("@")[0],
-                "name": row["plugin_unique_identifier"].partition(":")[0].partition("/")[2],
-                "source": "package",
-                "created_at": row["created_at"].isoformat(),
-                "declaration": self.running.get(row["plugin_unique_identifier"], {}),
-            }
-            for row in self._installed(tenant)
-        ]
+        """List a tenant's plugins, all on one page."""
+        found = self.plugins(tenant)
         return self._data({"list": found, "total": len(found)})
+
+    def list_category(self, tenant: str, category: str) -> Any:
+        """List a tenant's plugins of a kind; the stand-in's are all of models."""
+        return self._data({"list": self.plugins(tenant) if category == "model" else [], "has_more": False})
 
     def upload(self, tenant: str) -> Any:
         """Take a package in; it is not installed yet."""
@@ -302,11 +315,13 @@ class Daemon:
                 connection.execute(sa.text(older), {"tenant": tenant, "plugin": name.partition(":")[0]})
                 statement = """INSERT INTO plugin_installations (id, tenant_id, plugin_unique_identifier) VALUES (:id, :tenant, :name)"""
                 connection.execute(sa.text(statement), {"id": str(uuid.uuid4()), "tenant": tenant, "name": name})
-            plugins.append(
-                {"plugin_unique_identifier": name, "plugin_id": name.partition(":")[0], "status": "success", "message": "", "icon": "", "labels": {}}
-            )
+            shown = {"icon": self.running[name]["icon"], "labels": self.running[name]["label"], "source": "package"}
+            plugins.append({"plugin_unique_identifier": name, "plugin_id": name.partition(":")[0], "status": "success", "message": ""} | shown)
+        moment = datetime.now(UTC).isoformat()
         task: Json = {
             "id": str(uuid.uuid4()),
+            "created_at": moment,
+            "updated_at": moment,
             "status": "success",
             "total_plugins": len(plugins),
             "completed_plugins": len(plugins),
@@ -341,17 +356,22 @@ class Daemon:
         return Response(events(), mimetype="text/event-stream")
 
     def validate(self, data: Json) -> Iterator[Json]:
-        """Try a model's credentials with a question, as the plugin for OpenAI-compatible endpoints does."""
-        body = {"messages": [{"role": "user", "content": "ping"}], "max_tokens": 5, "stream": False}
-        with self._ask(data, body) as answer:
-            answer.read()
+        """Try a model's credentials with a question of its kind, as the plugin for OpenAI-compatible endpoints does."""
+        if data["model_type"] == "text-embedding":
+            self._embeddings(data, ["ping"])
+        elif data["model_type"] == "rerank":
+            self._ranks(data, "ping", ["ping"], None)
+        else:
+            with self._ask(data, "chat/completions", {"messages": [{"role": "user", "content": "ping"}], "max_tokens": 5, "stream": False}) as answer:
+                answer.read()
         yield {"result": True, "credentials": data["credentials"]}
 
     def schema(self, data: Json) -> Iterator[Json]:
         """Describe a model."""
         label = {"en_US": data["model"], "zh_Hans": data["model"]}
         size = int(data["credentials"].get("context_size", 4096))
-        properties = {"mode": "chat", "context_size": size}
+        kinds: dict[str, Json] = {"llm": {"mode": "chat"}, "text-embedding": {"max_chunks": 32}}
+        properties = kinds.get(data["model_type"], {}) | {"context_size": size}
         yield {
             "model_schema": {
                 "model": data["model"],
@@ -366,8 +386,11 @@ class Daemon:
 
     def invoke(self, data: Json) -> Iterator[Json]:
         """Have a model answer, by its endpoint's stream."""
-        body = {"messages": data["prompt_messages"], "stream": True, **(data.get("model_parameters") or {})}
-        with self._ask(data, body) as answer:
+        # Dify hands its own fields over, with null where there is nothing; an endpoint is sent what is said, and no more.
+        messages = [{name: value for name, value in message.items() if value is not None} for message in data["prompt_messages"]]
+        body = {"messages": messages, "stream": True, **(data.get("model_parameters") or {})}
+        body |= {"stop": data["stop"]} if data.get("stop") else {}
+        with self._ask(data, "chat/completions", body) as answer:
             for index, line in enumerate(answer.iter_lines()):
                 text = line.removeprefix("data:").strip()
                 if not line.startswith("data:") or text == "[DONE]":
@@ -377,10 +400,39 @@ class Daemon:
                     delta = {"index": index, "message": message, "usage": None, "finish_reason": choice.get("finish_reason")}
                     yield {"model": data["model"], "prompt_messages": [], "delta": delta}
 
-    def _ask(self, data: Json, body: Json) -> Any:
+    def embed(self, data: Json) -> Iterator[Json]:
+        """Have a model embed texts."""
+        vectors, tokens = self._embeddings(data, data["texts"])
+        price = {"unit_price": "0", "price_unit": "0", "total_price": "0", "currency": "USD"}
+        yield {"model": data["model"], "embeddings": vectors, "usage": {"tokens": tokens, "total_tokens": tokens, "latency": 0.0, **price}}
+
+    def count(self, data: Json) -> Iterator[Json]:
+        """Say about how many tokens texts have; the plugin knows no tokenizer of an endpoint's model."""
+        yield {"num_tokens": [max(1, len(text) // 4) for text in data["texts"]]}
+
+    def rerank(self, data: Json) -> Iterator[Json]:
+        """Have a model sort documents by what they say about a question."""
+        least = data.get("score_threshold")
+        ranks = self._ranks(data, data["query"], data["docs"], data.get("top_n")) if data["docs"] else []
+        docs = [{"index": rank["index"], "text": data["docs"][rank["index"]], "score": rank["relevance_score"]} for rank in ranks]
+        yield {"model": data["model"], "docs": [doc for doc in docs if least is None or doc["score"] >= least]}
+
+    def _embeddings(self, data: Json, texts: list[str]) -> tuple[list[list[float]], int]:
+        with self._ask(data, "embeddings", {"input": texts, "encoding_format": "float"}) as answer:
+            said = json.loads(answer.read())
+        items = sorted(said["data"], key=lambda item: int(item["index"]))
+        return [item["embedding"] for item in items], int((said.get("usage") or {}).get("total_tokens", 0))
+
+    def _ranks(self, data: Json, query: str, docs: list[str], most: int | None) -> list[Json]:
+        body = {"query": query, "documents": docs} | ({"top_n": most} if most else {})
+        with self._ask(data, "rerank", body) as answer:
+            ranks: list[Json] = json.loads(answer.read())["results"]
+        return sorted(ranks, key=lambda rank: -float(rank["relevance_score"]))
+
+    def _ask(self, data: Json, path: str, body: Json) -> Any:
         credentials = data["credentials"]
-        url = f"{str(credentials.get('endpoint_url', '')).rstrip('/')}/chat/completions"
-        headers = {"Authorization": f"Bearer {credentials.get('api_key', '')}"}
+        url = f"{str(credentials.get('endpoint_url', '')).rstrip('/')}/{path}"
+        headers = {"Authorization": f"Bearer {credentials['api_key']}"} if credentials.get("api_key") else {}
         return _Asked(
             self.client.stream("POST", url, headers=headers, json={"model": credentials.get("endpoint_model_name") or data["model"], **body})
         )

@@ -106,7 +106,8 @@ def invoke(
         "model_type": "llm",
         "model": model,
         "credentials": credentials,
-        "prompt_messages": messages,
+        # As Dify writes its messages out: a name is there, also where there is none.
+        "prompt_messages": [{**message, "name": None} for message in messages],
         "model_parameters": parameters,
         "stream": True,
     }
