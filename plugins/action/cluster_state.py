@@ -23,7 +23,7 @@ class ActionModule(ActionBase):
         """Compare, and give a new state directory its identity."""
         super().run(tmp, task_vars)
         task_vars = task_vars or {}
-        _, arguments = self.validate_argument_spec(
+        dummy, arguments = self.validate_argument_spec(
             argument_spec={
                 "state_dir": {"type": "path", "required": True},
                 "hosts": {"type": "list", "elements": "str", "default": []},

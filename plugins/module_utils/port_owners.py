@@ -58,7 +58,7 @@ def parse(text: str, unit_of: Callable[[int], str]) -> list[Listener]:
         fields = line.split(None, 5)
         if len(fields) < 5 or fields[0] != "LISTEN":
             continue
-        address, _, port = fields[3].rpartition(":")
+        address, dummy, port = fields[3].rpartition(":")
         holders = [(int(match["pid"]), match["name"]) for match in _USER.finditer(fields[5] if len(fields) > 5 else "")]
         pid, process = max(holders, default=(0, ""))
         found.append(Listener(address.partition("%")[0].strip("[]"), int(port), process, pid, unit_of(pid) if pid else ""))
