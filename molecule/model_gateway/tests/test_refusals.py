@@ -298,10 +298,15 @@ def body_of(length: int) -> bytes:
     return body.replace(b"base64,", b"base64," + b"A" * (length - len(body)))
 
 
+def is_too_large(answer: Answer) -> bool:
+    """Whether a body was refused for its size. A client that goes on sending may lose the answer: the gateway's host resets the connection."""
+    return (answer.status, answer.code) == (413, "request_too_large") if answer.raw else answer.failure in {"ConnectionResetError", "BrokenPipeError"}
+
+
 def test_a_body_that_is_too_large() -> None:
     key = key_of(GOOD)
     large = at_home(http(body_of(LIMIT + 1), key=key))
-    assert (large.status, large.code) == (413, "request_too_large")
+    assert is_too_large(large), large
     # Refused by what it announces, before it is sent.
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {key}\r\n"
     announced = at_home(f"{head}Connection: close\r\nContent-Length: {LIMIT + 1}\r\n\r\n".encode())
@@ -330,14 +335,14 @@ def test_an_image_in_a_chat_passes_at_home_and_over_the_vpn() -> None:
     for vpn, target in ((False, "edge-gw1"), (True, "hq-gw1")):
         assert exchange("edge-gw1", target, http(body_of(LIMIT), key=key_of("web-chat")), vpn=vpn).status == 200
         above = exchange("edge-gw1", target, http(body_of(LIMIT + 1), key=key_of("web-chat")), vpn=vpn)
-        assert (above.status, above.code) == (413, "request_too_large")
+        assert is_too_large(above), above
 
 
 @pytest.mark.parametrize("chunked", [False, True])
 def test_large_bodies_have_places_of_their_own_and_take_none_from_small_ones(chunked: bool) -> None:
     """Three places in this scenario."""
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {key_of(GOOD)}\r\nConnection: close\r\n"
-    large, small = (chat("assistant", user="x" * length, stub_sleep=6) for length in (2_000_000, 900_000))
+    large, small = (chat("assistant", user="x" * length, stub_sleep=20) for length in (2_000_000, 900_000))
 
     def ask(body: bytes) -> Answer:
         if not chunked:
@@ -345,13 +350,13 @@ def test_large_bodies_have_places_of_their_own_and_take_none_from_small_ones(chu
         return at_home(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode() + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
 
     before = counters("hq-gw1", "assistant")["running"] + counters("hq-gw2", "assistant")["running"]
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(7) as pool:
         held = [pool.submit(ask, large) for _ in range(3)] + [pool.submit(ask, small) for _ in range(4)]
 
         def running() -> int:
             return counters("hq-gw1", "assistant")["running"] + counters("hq-gw2", "assistant")["running"] - before
 
-        wait_until(lambda: running() == 7, "all are being answered", 10)
+        wait_until(lambda: running() == 7, "all are being answered", 15)
         refused = ask(large)
         assert (refused.status, refused.code, refused.headers["retry-after"]) == (503, "too_many_large_requests", "1")
         twin()
