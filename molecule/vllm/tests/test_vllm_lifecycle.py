@@ -19,23 +19,22 @@ OUT_OF_ROTATION_S = 30
 OVERLOAD_S = float(os.environ.get("OVERLOAD_SECONDS", "35"))
 RESTART_MODELS = "../../playbooks/ops/restart_models.yml"
 DOUBLE = "double: {classification: restricted, source: /srv/models/tiny, tensor_parallel: 2, max_model_len: 1024, hosts: [gpu]}"
-# Where each runs, and what vLLM says of how it multiplies.
-KERNELS = {
-    "awq": ("gpu", "Using CPUWNA16LinearKernel for AutoAWQMarlinLinearMethod"),
-    "gptq": ("gpu2", "Using CPUWNA16LinearKernel for AutoGPTQLinearMethod"),
-    "w8a8": ("gpu2", "Selected CPUInt8ScaledMMLinearKernel for CompressedTensorsW8A8Int8"),
-}
-DECLARED = {
-    "awq": "{classification: public, source: /srv/models/tiny-awq, quantization: awq, tensor_parallel: 2, max_model_len: 1024, hosts: [gpu]}",
-    "gptq": "{classification: public, source: /srv/models/tiny-gptq, max_model_len: 1024, hosts: [gpu2]}",
-    "w8a8": "{classification: public, source: /srv/models/tiny-w8a8, max_model_len: 1024, hosts: [gpu2]}",
-}
 # vLLM's library for processors without AVX-512 has no kernel for weights of four bits: such a model loads, and its engine dies of the first question.
-RUNNABLE = [name for name in DECLARED if name == "w8a8" or "avx512f" in Path("/proc/cpuinfo").read_text(encoding="utf-8").split()]
-QUANTISED = "\n  ".join(f"{name}: {DECLARED[name]}" for name in RUNNABLE)
+FOUR_BITS = "avx512f" in Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+AWQ, GPTQ = ("tiny-awq, quantization: awq", "tiny-gptq") if FOUR_BITS else ("tiny-w8a8", "tiny-w8a8")
+QUANTISED = f"""awq: {{classification: public, source: /srv/models/{AWQ}, tensor_parallel: 2, max_model_len: 1024, hosts: [gpu]}}
+  gptq: {{classification: public, source: /srv/models/{GPTQ}, max_model_len: 1024, hosts: [gpu2]}}
+  w8a8: {{classification: public, source: /srv/models/tiny-w8a8, max_model_len: 1024, hosts: [gpu2]}}"""
 SPREAD = """wide: {classification: restricted, source: /srv/models/tiny, tensor_parallel: 2, nodes: 2, max_model_len: 1024, hosts: [gpu, gpu2]}
   w8a8: {classification: public, source: /srv/models/tiny-w8a8, max_model_len: 1024, hosts: [gpu]}"""
 CLIENT = "models: [double, single]"
+# Where each runs, and what vLLM says of how it multiplies.
+EIGHT_BITS = "Selected CPUInt8ScaledMMLinearKernel for CompressedTensorsW8A8Int8"
+KERNELS = {
+    "awq": ("gpu", "Using CPUWNA16LinearKernel for AutoAWQMarlinLinearMethod" if FOUR_BITS else EIGHT_BITS),
+    "gptq": ("gpu2", "Using CPUWNA16LinearKernel for AutoGPTQLinearMethod" if FOUR_BITS else EIGHT_BITS),
+    "w8a8": ("gpu2", EIGHT_BITS),
+}
 WORDS = re.compile(r"( [a-z]+)+")
 
 
@@ -134,15 +133,14 @@ def test_an_idle_instance_that_hangs_is_found_and_spoilt_files_are_not_served(on
 
 def test_models_come_and_go_by_an_edit_and_a_rerun(on: Any, tmp_path: Path) -> None:
     process = show(on, "gpu", "single", "MainPID")
-    edits = {DOUBLE: QUANTISED, CLIENT: f"models: [{', '.join(RUNNABLE)}, single]"}
+    edits = {DOUBLE: QUANTISED, CLIENT: "models: [awq, gptq, w8a8, single]"}
     with Load("single") as load:
         run = run_with(tmp_path, edits, "--skip-tags=vllm_install")
     assert run.returncode == 0, run.stdout
     assert not load.failed
     assert ask("double").status == 404
     assert show(on, "gpu", "double", "ActiveState") == "inactive"
-    for model in RUNNABLE:
-        host, kernel = KERNELS[model]
+    for model, (host, kernel) in KERNELS.items():
         answer = ask(model, max_tokens=8, temperature=0)
         assert answer.whole, answer
         # Weights that were unpacked wrongly give no words.
