@@ -300,7 +300,8 @@ def body_of(length: int) -> bytes:
 
 def is_too_large(answer: Answer) -> bool:
     """Whether a body was refused for its size. A client that goes on sending may lose the answer: the gateway's host resets the connection."""
-    return (answer.status, answer.code) == (413, "request_too_large") if answer.raw else answer.failure in {"ConnectionResetError", "BrokenPipeError"}
+    lost = {"ConnectionResetError", "BrokenPipeError", "SSLEOFError"}
+    return (answer.status, answer.code) == (413, "request_too_large") if answer.raw else answer.failure in lost
 
 
 def test_a_body_that_is_too_large() -> None:
