@@ -79,7 +79,8 @@ def test_an_archive_that_is_another_is_refused_before_podman_sees_it(on: Any) ->
 
 def test_images_that_have_no_room_are_refused_before_any_is_brought(on: Any) -> None:
     (declared,) = host_variables()["engine"]["container_engine_images"]
-    large = {"reference": "registry.engine.test/large@sha256:" + "0" * 64, "name": "registry.engine.test/large", "digest": "sha256:" + "0" * 64}
+    name, digest = "registry.engine.test/large", "sha256:" + "0" * 64
+    large = {"reference": f"{name}@{digest}", "name": name, "digest": digest, "archive": "", "sha256": ""}
     run = rerun("--tags=container_engine", container_engine_images=[declared, large], container_engine_pulled_mb={"large": 99_000_000, "other": 1})
     assert run.returncode != 0
     assert "Images that are missing (1) want " in " ".join(run.stdout.split())
