@@ -22,7 +22,7 @@ CASES = {
     "no JSON at all": ("", "hello", 400),
     "no model": ("", '{"messages": []}', 400),
     "model is a number": ("", GOOD.replace('"faq"', "7"), 400),
-    "10 MB body": ("", GOOD[:-1] + ', "user": "' + "x" * 10_000_000 + '"}', 413),
+    "17 MB body": ("", GOOD[:-1] + ', "user": "' + "x" * 17_000_000 + '"}', 413),
 }
 
 
