@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -23,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from lab.testing import docker
 from tests.lab.conftest import container, execute, wait_until
-from tests.lab.leftovers import consumers, left_behind, taken_places
+from tests.lab.leftovers import consumers, left_behind, rabbitmq, taken_places
 from tests.lab.platform import HOSTS, Answer, Arrivals, Console, chat, leader, workflow
 
 TIMEOUT_S = 60.0
@@ -33,19 +32,9 @@ TIMEOUT_S = 60.0
 MEMBERS = {"198.18.1.41": "hq-db1", "198.18.1.42": "hq-db2", "198.18.1.43": "hq-db3"}
 
 
-def rabbitmq(*arguments: str) -> str:
-    """Ask the first node that answers."""
-    command = ("rabbitmqctl", "--quiet", "--formatter=json", *arguments)
-    for host in MEMBERS.values():
-        asked = execute(host, *command, check=False)
-        if asked.returncode == 0:
-            return asked.stdout
-    raise SystemExit("no node of RabbitMQ answers")
-
-
 def queue_leader() -> str:
     """Host of the leader of Dify's busiest queue."""
-    for row in json.loads(rabbitmq("--vhost=dify", "list_queues", "name", "leader")):
+    for row in rabbitmq("--vhost=dify", "list_queues", "name", "leader"):
         if row["name"] == "workflow_based_app_execution":
             return MEMBERS[row["leader"].partition("@")[2]]
     raise SystemExit("no queue of that name")
@@ -61,7 +50,7 @@ def whole() -> bool:
         led = next(leader(service), None)
         if not led or execute(led, *command, check=False).stdout.strip() != str(len(MEMBERS) - 1):
             return False
-    return len(json.loads(rabbitmq("cluster_status"))["running_nodes"]) == len(MEMBERS)
+    return len(rabbitmq("cluster_status")["running_nodes"]) == len(MEMBERS)
 
 
 LEADERS: dict[str, Callable[[], str]] = {

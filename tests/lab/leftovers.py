@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from lab.testing import host_variables
 from tests.lab.conftest import execute
@@ -71,11 +72,16 @@ def left_behind(expected: dict[str, int]) -> list[str]:
     return [*forgotten_sessions(), *overdue_requests(), *queues_without_consumers(expected)]
 
 
+def rabbitmq(*arguments: str) -> Any:
+    """Ask ``rabbitmqctl`` of the first node that answers; give what it says, read from JSON."""
+    for host in ("hq-db1", "hq-db2", "hq-db3"):
+        asked = execute(host, "rabbitmqctl", "--quiet", "--formatter=json", *arguments, check=False)
+        if asked.returncode == 0:
+            return json.loads(asked.stdout)
+    raise AssertionError("no node of RabbitMQ answers")
+
+
 def consumers() -> dict[str, int]:
     """Count the consumers of each queue of Dify's that has any. Workers answer orders (``pidbox``) by queues that are named anew at each start."""
-    for host in ("hq-db1", "hq-db2", "hq-db3"):
-        asked = execute(host, "rabbitmqctl", "--quiet", "--formatter=json", "--vhost=dify", "list_queues", "name", "consumers", check=False)
-        if asked.returncode == 0:
-            rows = json.loads(asked.stdout)
-            return {row["name"]: row["consumers"] for row in rows if row["consumers"] and "pidbox" not in row["name"]}
-    raise AssertionError("no node of RabbitMQ answers")
+    rows = rabbitmq("--vhost=dify", "list_queues", "name", "consumers")
+    return {row["name"]: row["consumers"] for row in rows if row["consumers"] and "pidbox" not in row["name"]}
