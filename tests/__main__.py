@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.lab import ONE_OF_EACH_LIMIT
-from tests.remembered import Passed, fingerprint
+from tests.remembered import Passed
 
 PROJECT = Path(__file__).resolve().parent.parent
 CACHE = PROJECT / ".cache"
@@ -171,7 +171,8 @@ def molecule(beside: Callable[[], object] | None = None) -> list[Outcome]:
     def run_scenario(name: str, log: Path, action: str, *options: str, **environment: str) -> str | None:
         """Run an action of Molecule; give what it printed if it failed."""
         command = ["molecule", action, "--scenario-name", name, *options]
-        variables = {**os.environ, "MOLECULE_COMMAND_BORDERS": "0", **environment}
+        noted = {"LAB_READS": str(logs / f"{name}.reads"), "LAB_READS_BELOW": str(PROJECT)}
+        variables = {**os.environ, "MOLECULE_COMMAND_BORDERS": "0", **noted, **environment}
         with log.open("w") as stream:
             code = subprocess.run(command, cwd=PROJECT, stdout=stream, stderr=subprocess.STDOUT, env=variables, check=False).returncode
         return log.read_text(errors="replace") if code else None
@@ -180,11 +181,11 @@ def molecule(beside: Callable[[], object] | None = None) -> list[Outcome]:
         if when := passed.when(name):
             print(f"::: molecule: {name}: has passed as it is, on {when}", flush=True)
             return Outcome(f"molecule: {name}, as it is, on {when}", True, 0)
-        before = fingerprint(name)
         if prepared and name in NEED_MORE_THAN_HOSTS:
             getattr(prepared, NEED_MORE_THAN_HOSTS[name]).result()
-        started = time.monotonic()
-        log, clean = logs / f"{name}.log", logs / f"{name}.destroy.log"
+        started, began = time.monotonic(), time.time()
+        log, clean, record = logs / f"{name}.log", logs / f"{name}.destroy.log", logs / f"{name}.reads"
+        record.unlink(missing_ok=True)
         called, complaints = f"molecule: {name}", []
         if (PROJECT / f"molecule/{name}/inventory/.state").exists():  # left behind by a run that was interrupted
             run_scenario(name, clean, "destroy")
@@ -208,7 +209,7 @@ def molecule(beside: Callable[[], object] | None = None) -> list[Outcome]:
         counted = "; ".join(re.findall(r"=+ (.*(?:passed|failed).*?) =+", log.read_text(errors="replace")))
         print(f"::: {called}: {'passed' if outcome.passed else 'FAILED'} after {outcome.seconds:.0f} s; {counted}", flush=True)
         if outcome.passed:
-            passed.note(name, before)
+            passed.note(name, record, began)
         return outcome
 
     names = scenarios()

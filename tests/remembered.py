@@ -1,61 +1,86 @@
 """Which of Molecule's scenarios have passed on this machine with the very files that they consist of.
 
-Such a one would only pass again: it is not run for a week, unless ``TEST_AGAIN=1`` says so. What a scenario consists of is counted generously: its
-directory, what all scenarios share, every plugin, how hosts are made, and each role that it or one of its roles names.
+Such a one would only pass again: it is not run for a week, unless ``TEST_AGAIN=1`` says so. What a scenario consists of is what was read while it
+passed (``lab/substrate/lab_reads.py`` notes it), with the names in each directory that was listed, and what is not read by a Python of ours: the
+scenario's own directory and what makes the hosts.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
-SHARED = ("molecule/shared", ".config/molecule", "plugins", "lab", "ansible.cfg", "requirements-dev.txt")
+ALWAYS = ("molecule/shared", ".config/molecule", "lab/image", "lab/substrate", "ansible.cfg", "requirements-dev.txt")
+"""What a scenario consists of, whatever it reads: images are made of it before, and kept."""
+ARCHIVES = {"dify": ("lab/standins/dify",)}
+"""Likewise, for scenarios that run images of containers which are made before."""
 KEPT_SECONDS = 7 * 24 * 3600
 """Distributions move on: what passed longer ago is run again."""
-NAMED = re.compile(r"\bsovereign\.dify\.([a-z_]+)")
-IGNORED = ("__pycache__", ".state", ".cache")
+IGNORED = ("__pycache__", ".state", ".cache", ".git")
+LISTED = ("roles", "molecule", "playbooks", "inventories")
+"""Where a new file can be taken without being named. Plugins are named by who uses them, though Ansible lists their directories."""
+
+
+def _counts(path: Path) -> bool:
+    """Tell whether a path of the project decides how something runs."""
+    return path.suffix not in (".md", ".pyc") and not set(path.relative_to(PROJECT).parts) & set(IGNORED)
 
 
 def _files(root: Path) -> Iterator[Path]:
-    """Give the files below a path that decide how something runs, in order."""
-    found = [root] if root.is_file() else root.rglob("*")
-    for path in sorted(found):
-        if path.is_file() and path.suffix not in (".md", ".pyc") and not set(path.relative_to(PROJECT).parts) & set(IGNORED):
+    """Give the files at or below a path that decide how something runs."""
+    for path in [root] if root.is_file() else root.rglob("*"):
+        if path.is_file() and _counts(path):
             yield path
 
 
-def consists_of(scenario: str) -> list[Path]:
-    """Give the files that a scenario consists of, in order.
+def _state(name: str) -> str:
+    """Give a hash of what a file holds, or of a directory's names; nothing if it is not there.
+
+    Args:
+        name: Its path from the project, with a slash at its end if it is a directory.
+    """
+    path = PROJECT / name
+    if name.endswith("/"):
+        names = sorted(child.name for child in path.iterdir() if _counts(child)) if path.is_dir() else []
+        return hashlib.sha256("\0".join(names).encode()).hexdigest()
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+
+
+def always(scenario: str) -> dict[str, str]:
+    """Give the state of what a scenario consists of, whatever it reads.
 
     Args:
         scenario: Its name.
+
+    Returns:
+        Hashes by path.
     """
-    roots = [PROJECT / "molecule" / scenario]
-    for root in roots:
-        for path in _files(root):
-            text = path.read_text(encoding="utf-8", errors="replace")
-            named = {PROJECT / "roles" / name for name in NAMED.findall(text)}
-            # The collection's playbooks take any role.
-            named |= {PROJECT / "playbooks"} if "playbooks/" in text else set()
-            roots += sorted(directory for directory in named if directory.is_dir() and directory not in roots)
-    return sorted({path for root in [*roots, *(PROJECT / name for name in SHARED)] for path in _files(root)})
+    roots = (f"molecule/{scenario}", *ALWAYS, *ARCHIVES.get(scenario, ()))
+    return {name: _state(name) for name in sorted(str(path.relative_to(PROJECT)) for root in roots for path in _files(PROJECT / root))}
 
 
-def fingerprint(scenario: str) -> str:
-    """Give a hash of all that a scenario consists of.
+def consists_of(scenario: str, record: Path) -> dict[str, str]:
+    """Give the state of everything that a scenario consists of.
 
     Args:
         scenario: Its name.
+        record: What was noted while it ran: a path a line.
+
+    Returns:
+        Hashes by path; a directory's, with a slash at its end, is of its names.
     """
-    total = hashlib.sha256()
-    for path in consists_of(scenario):
-        total.update(f"{path.relative_to(PROJECT)}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
-    return total.hexdigest()
+    found = always(scenario)
+    for name in sorted(set(record.read_text().splitlines()) if record.is_file() else ()):
+        if not _counts(PROJECT / name) or name in found:
+            continue
+        if not name.endswith("/") or name.startswith(tuple(f"{root}/" for root in LISTED)):
+            found[name] = _state(name)
+    return found
 
 
 class Passed:
@@ -76,17 +101,26 @@ class Passed:
         if os.environ.get("TEST_AGAIN") == "1" or not file.is_file():
             return ""
         passed = file.stat().st_mtime
-        if time.time() - passed > KEPT_SECONDS or file.read_text() != fingerprint(scenario):
+        try:
+            before = dict(json.loads(file.read_text()))
+        except (TypeError, ValueError):
+            return ""  # cut while it was written, or of another release of these tests
+        now = {name: _state(name) for name in before} | always(scenario)
+        if time.time() - passed > KEPT_SECONDS or now != before:
             return ""
         return time.strftime("%Y-%m-%d %H:%M", time.localtime(passed))
 
-    def note(self, scenario: str, before: str) -> None:
-        """Remember that a scenario has passed, unless its files have changed meanwhile.
+    def note(self, scenario: str, record: Path, began: float) -> None:
+        """Remember that a scenario has passed, unless one of its files has changed meanwhile, or nothing was noted of what it read.
 
         Args:
             scenario: Its name.
-            before: Its fingerprint of before it was run.
+            record: What was noted while it ran.
+            began: When it began, in seconds since 1970.
         """
-        if fingerprint(scenario) == before:
+        found = consists_of(scenario, record)
+        files = [PROJECT / name for name, state in found.items() if state and not name.endswith("/")]
+        noted = record.is_file() and f"molecule/{scenario}/converge.yml" in record.read_text().splitlines()
+        if noted and all(path.stat().st_mtime < began for path in files):
             self.directory.mkdir(parents=True, exist_ok=True)
-            (self.directory / scenario).write_text(before)
+            (self.directory / scenario).write_text(json.dumps(found, indent=1))

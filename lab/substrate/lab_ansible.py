@@ -139,6 +139,8 @@ def change_modules(module: ModuleType) -> None:
         if content := kept("module", key):
             metadata, members, before = pickle.loads(content)
             if states(list(members)) == before:
+                if reads := sys.modules.get("lab_reads"):
+                    reads.note([place for place in map(place_of, members) if place])
                 for member, part in members.items():
                     archive.writestr(zipfile.ZipInfo(member, date_time=moment.utctimetuple()[:6]), part, compress_type=archive.compression)
                 return metadata

@@ -12,8 +12,8 @@ from .steps import LAB, REPO, StepError, digest, run, say
 VENV = REPO / ".venv"
 LOCK = REPO / "requirements-dev.txt"
 STAMP = VENV / ".lab-stamp"
-# Kept is what Python compiles of modules that run on the controller, and what Ansible works out in each run.
-KEEPERS = (LAB / "image" / "lab_modules.py", LAB / "substrate" / "lab_ansible.py")
+# Kept is what Python compiles of modules that run on the controller, and what Ansible works out in each run. Noted is, on demand, what is read.
+KEEPERS = (LAB / "substrate" / "lab_reads.py", LAB / "image" / "lab_modules.py", LAB / "substrate" / "lab_ansible.py")
 DISTRIBUTION = Path("/usr/bin/python3")
 
 

@@ -49,6 +49,8 @@ NEEDED = (
     *("DB_HOST", "DB_PORT", "DB_USERNAME", "DB_PASSWORD", "DB_DATABASE", "REDIS_HOST", "REDIS_PORT"),
 )
 DATABASE_TYPES = ("postgresql", "pgbouncer")
+OTHER_KINDS = ("tools", "datasources", "triggers", "agent_strategies")
+"""Kinds of plugins that the stand-in has none of; Dify lists them beside the models'."""
 PLUGINS = """CREATE TABLE IF NOT EXISTS plugin_installations (
     id text PRIMARY KEY, tenant_id text NOT NULL, plugin_unique_identifier text NOT NULL, created_at timestamptz NOT NULL DEFAULT now(),
     UNIQUE (tenant_id, plugin_unique_identifier))"""
@@ -228,6 +230,12 @@ class Daemon:
             ("GET", f"{manage}/models"): self.models,
             ("GET", f"{manage}/list"): self.list_plugins,
             ("GET", f"{manage}/<category>/list"): self.list_category,
+            ("GET", f"{manage}/fetch/identifier"): lambda tenant: self._data(self.known(request.args["plugin_unique_identifier"])),
+            ("GET", f"{manage}/fetch/manifest"): lambda tenant: self._data(self.described()["manifest"]),
+            ("GET", f"{manage}/decode/from_identifier"): lambda tenant: self._data(self.described()),
+            ("POST", f"{manage}/installation/fetch/batch"): self.installations,
+            ("POST", f"{manage}/installation/missing"): self.missing,
+            **{("GET", f"{manage}/{kind}"): self.no_others for kind in OTHER_KINDS},
             ("POST", f"{manage}/install/upload/package"): self.upload,
             ("POST", f"{manage}/install/identifiers"): self.install,
             ("GET", f"{manage}/install/tasks"): lambda tenant: self._data(list(self.tasks[tenant].values())),
@@ -292,6 +300,38 @@ class Daemon:
     def list_category(self, tenant: str, category: str) -> Any:
         """List a tenant's plugins of a kind; the stand-in's are all of models."""
         return self._data({"list": self.plugins(tenant) if category == "model" else [], "has_more": False})
+
+    def no_others(self, tenant: str) -> Any:
+        """List a tenant's plugins of a kind that the stand-in does not run."""
+        return self._data([])
+
+    def known(self, name: str) -> bool:
+        """Tell whether the storage has a package."""
+        try:
+            self.packages.load(name)
+        except LookupError:
+            return False
+        return True
+
+    def described(self) -> Json:
+        """Return what the package that is asked for, uploaded before, says about itself."""
+        name = request.args["plugin_unique_identifier"]
+        try:
+            return decode(self.packages.load(name), must_be_signed=False)
+        except LookupError as error:
+            raise DaemonError("PluginDaemonNotFoundError", str(error)) from error
+
+    def installations(self, tenant: str) -> Any:
+        """Return those of a tenant's plugins that are named."""
+        wanted = request.get_json()["plugin_ids"]
+        return self._data([plugin for plugin in self.plugins(tenant) if plugin["plugin_id"] in wanted])
+
+    def missing(self, tenant: str) -> Any:
+        """Return which of the named packages a tenant has not installed, and which version of them it has."""
+        has = {row["plugin_unique_identifier"].partition(":")[0]: row["plugin_unique_identifier"] for row in self._installed(tenant)}
+        wanted = request.get_json()["plugin_unique_identifiers"]
+        absent = [name for name in wanted if name not in has.values()]
+        return self._data([{"plugin_unique_identifier": name, "current_identifier": has.get(name.partition(":")[0])} for name in absent])
 
     def upload(self, tenant: str) -> Any:
         """Take a package in; it is not installed yet."""
