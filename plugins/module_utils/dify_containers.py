@@ -18,6 +18,7 @@ from ansible_collections.sovereign.dify.plugins.module_utils.dify_settings impor
     SettingsError,
     Site,
     WorkerPool,
+    beat_command,
     check_pools,
     environment,
     parse,
@@ -193,7 +194,7 @@ def _container(
         service=service,
         image=images[IMAGES[service]],
         environment=values,
-        command=tuple(worker_command(pool, worker, values.get("LOG_LEVEL", "INFO"))) if pool else (),
+        command=tuple(_command(service, pool, worker, values.get("LOG_LEVEL", "INFO"))),
         port=port,
         health=HEALTH.get(service, ""),
         places=places(given.connections),
@@ -201,6 +202,12 @@ def _container(
         supervised=service in SUPERVISED,
         worker=worker,
     )
+
+
+def _command(service: str, pool: WorkerPool | None, worker: str, log_level: str) -> list[str]:
+    if pool:
+        return worker_command(pool, worker, log_level)
+    return beat_command(log_level) if service == "beat" else []
 
 
 def declared(host: Mapping[str, Any], members: Mapping[str, Sequence[Any]], max_connections: int) -> dict[str, Any]:

@@ -682,6 +682,15 @@ def check_pools(pools: Iterable[WorkerPool], queues: Iterable[str]) -> list[str]
     return faults
 
 
+def beat_command(log_level: str = "INFO") -> list[str]:
+    """Give the command of beat, in place of the image's own, which keeps its schedule beside its code.
+
+    Args:
+        log_level: Level of its log.
+    """
+    return ["celery", "-A", "app.celery", "beat", f"--loglevel={log_level}", "--schedule=/tmp/celerybeat-schedule"]
+
+
 def worker_command(pool: WorkerPool, name: str, log_level: str = "INFO") -> list[str]:
     """Give the command of a worker, in place of the image's own, which passes no arguments on.
 

@@ -25,6 +25,9 @@ options:
     description: Image of the api, by digest or checksum.
     type: str
     required: true
+  user:
+    description: Numbers of user and group that it runs by, with a colon between; without it, by those of the image.
+    type: str
   environment_file:
     description: File on the host with the migration's environment.
     type: path
@@ -65,6 +68,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible_collections.sovereign.dify.plugins.module_utils.container_once import once
 from ansible_collections.sovereign.dify.plugins.module_utils.dify_migration import (
     CREATE,
     READ,
@@ -118,6 +122,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "image": {"type": "str", "required": True},
+            "user": {"type": "str"},
             "environment_file": {"type": "path", "required": True},
             "conninfo_file": {"type": "path", "required": True},
             "volumes": {"type": "list", "elements": "str", "default": []},
@@ -129,13 +134,17 @@ def main() -> None:
     if PSYCOPG2_ERROR:
         module.fail_json(msg=missing_required_lib("psycopg2"), exception=PSYCOPG2_ERROR)
     given = module.params
-    volumes = [f"--volume={volume}" for volume in given["volumes"]]
 
     def run() -> str:
-        command = ["podman", "run", "--rm", "--replace", "--name=dify_migration", "--pull=never", "--network=host", "--log-driver=journald"]
-        # In the groups of who calls: it ends, and within them.
-        limits = ["--cgroups=disabled", "--cap-drop=all", "--security-opt=no-new-privileges", f"--timeout={given['timeout']}"]
-        dummy, printed, complaint = module.run_command([*command, *limits, *volumes, f"--env-file={given['environment_file']}", given["image"]])
+        command = once(
+            "dify_migration",
+            given["image"],
+            user=given["user"] or "",
+            environment_file=given["environment_file"],
+            volumes=given["volumes"],
+            timeout=given["timeout"],
+        )
+        dummy, printed, complaint = module.run_command(command)
         return str(printed) + str(complaint)
 
     record = Table(Path(given["conninfo_file"]).read_text(encoding="utf-8").strip())

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import requests
 from requests.adapters import HTTPAdapter
 
+from lab.standins.dify.graph import workflow_graph
 from lab.testing import PROJECT
 from tests.lab.conftest import STATE, container, execute, wait_until
 
@@ -201,17 +202,8 @@ class Console:
 
     def workflow(self, model: str = "assistant", tokens: int = 8) -> str:
         """Make and publish a workflow that calls the sandbox and a model, and return a key of it."""
-        chosen = {"provider": PROVIDER, "name": model, "completion_params": {"max_tokens": tokens}}
-        code = "def main(q):\n    return {'loud': q.upper()}"
-        nodes = {
-            "start": {"type": "start", "variables": [{"variable": "query", "required": True}]},
-            "code": {"type": "code", "code": code, "variables": [{"variable": "q", "value_selector": ["start", "query"]}]},
-            "llm": {"type": "llm", "model": chosen, "prompt_template": [{"role": "user", "text": "{{#code.loud#}}"}]},
-            "end": {"type": "end", "outputs": [{"variable": "text", "value_selector": ["llm", "text"]}]},
-        }
-        edges = [{"source": source, "target": target} for source, target in itertools.pairwise(nodes)]
         app = self.ask("POST", "apps", json={"name": "flow", "mode": "workflow"})
-        graph = {"nodes": [{"id": name, "data": data} for name, data in nodes.items()], "edges": edges}
+        graph = workflow_graph(PROVIDER, model, tokens)
         self.ask("POST", f"apps/{app['id']}/workflows/draft", json={"graph": graph, "features": {}})
         self.ask("POST", f"apps/{app['id']}/workflows/publish", json={})
         return self.key(app["id"])

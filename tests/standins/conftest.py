@@ -6,7 +6,6 @@ No Ansible and no role here: what is tested is that the stand-in keeps Dify's co
 from __future__ import annotations
 
 import base64
-import itertools
 import json
 import subprocess
 import time
@@ -20,6 +19,7 @@ import pytest
 import requests
 
 from lab.standins.dify import build
+from lab.standins.dify.graph import workflow_graph
 
 NAME = "stand"
 DATA = "sovereign-dify-lab:trixie-data"
@@ -163,23 +163,10 @@ class Console:
         token: str = self.ask("POST", f"apps/{app['id']}/api-keys", 201)["token"]
         return token
 
-    def workflow_key(self) -> str:
-        """Make and publish a workflow that calls the sandbox and the model, and return a key of it."""
-        model = {"provider": PROVIDER, "name": "assistant", "completion_params": {"max_tokens": 4}}
-        code = "def main(q):\n    return {'loud': q.upper()}"
-        nodes = {
-            "start": {"type": "start", "variables": [{"variable": "query", "required": True}]},
-            "code": {"type": "code", "code": code, "variables": [{"variable": "q", "value_selector": ["start", "query"]}]},
-            "llm": {"type": "llm", "model": model, "prompt_template": [{"role": "user", "text": "{{#code.loud#}}"}]},
-            "end": {
-                "type": "end",
-                "outputs": [{"variable": "text", "value_selector": ["llm", "text"]}, {"variable": "loud", "value_selector": ["code", "loud"]}],
-            },
-        }
-        names = list(nodes)
-        edges = [{"source": source, "target": target} for source, target in itertools.pairwise(names)]
+    def workflow_key(self, graph: dict[str, Any] | None = None) -> str:
+        """Make and publish a workflow, without a graph one that calls the sandbox and the model, and return a key of it."""
         app = self.ask("POST", "apps", 201, json={"name": "flow", "mode": "workflow"})
-        graph = {"nodes": [{"id": name, "data": data} for name, data in nodes.items()], "edges": edges}
+        graph = graph or workflow_graph(PROVIDER, "assistant", 4)
         self.ask("POST", f"apps/{app['id']}/workflows/draft", json={"graph": graph, "features": {}})
         self.ask("POST", f"apps/{app['id']}/workflows/publish", json={})
         token: str = self.ask("POST", f"apps/{app['id']}/api-keys", 201)["token"]

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import requests
 
+from lab.standins.dify.graph import workflow_graph
+
 from .conftest import (
     API,
     NAME,
@@ -166,6 +168,19 @@ def test_blocking_workflow_runs_in_the_api(platform: Platform) -> None:
     body = {"inputs": {"query": "hush"}, "user": "u"}
     answer = requests.post(f"{api.url(5001)}/v1/{FLOW}", json=body, headers={"Authorization": f"Bearer {console.workflow_key()}"}, timeout=60)
     assert answer.json()["data"]["outputs"] == {"text": "word0 word1 word2 word3 ", "loud": "HUSH"}
+
+
+@pytest.mark.parametrize(("node", "field"), [("start", "label"), ("start", "type"), ("code", "outputs"), ("llm", "context"), ("llm", "mode")])
+def test_a_workflow_that_lacks_what_dify_reads_is_published_and_its_runs_fail(platform: Platform, node: str, field: str) -> None:
+    _, api, console = platform
+    graph = workflow_graph(PROVIDER, "assistant", 4)
+    (data,) = [item["data"] for item in graph["nodes"] if item["id"] == node]
+    {"start": lambda: data["variables"][0], "llm": lambda: data["model"] if field == "mode" else data}.get(node, lambda: data)().pop(field)
+    body = {"inputs": {"query": "hush"}, "user": "u"}
+    key = console.workflow_key(graph)
+    answer = requests.post(f"{api.url(5001)}/v1/{FLOW}", json=body, headers={"Authorization": f"Bearer {key}"}, timeout=60)
+    assert answer.json()["data"]["status"] == "failed"
+    assert f"{field}\n  Field required" in answer.json()["data"]["error"]
 
 
 def test_quorum_queues_without_the_arguments(platform: Platform) -> None:

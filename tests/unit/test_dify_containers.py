@@ -63,7 +63,9 @@ def test_a_worker_runs_its_own_command_under_a_name_of_its_own() -> None:
     assert len({item["worker"] for item in workers.values()}) == len(workers)
     assert found["dify_worker_workflow_1"]["command"][-1] == "task.default_queue_type=quorum"
     assert "--hostname=workflow_1@hq-app1" in found["dify_worker_workflow_1"]["command"]
-    assert found["dify_api_1"]["command"] == found["dify_beat"]["command"] == ()
+    assert found["dify_api_1"]["command"] == ()
+    # Not the image's own, which would write its schedule beside its code.
+    assert found["dify_beat"]["command"][-1] == "--schedule=/tmp/celerybeat-schedule"
 
 
 def test_settings_are_for_one_service_or_common_to_all_of_the_image() -> None:

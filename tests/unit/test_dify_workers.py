@@ -19,16 +19,32 @@ def test_a_worker_without_a_consumer_is_restarted_when_it_had_the_time_to_reconn
     assert {now: units for now, units in found.items() if units} == {45: ["two"], 95: ["two"]}
 
 
+@pytest.mark.parametrize(("away", "restarted"), [(5, 20), (10, 20), (15, 45), (60, 45)])
+def test_one_that_was_seen_consuming_has_the_less_time_the_shorter_the_broker_was_away(away: int, restarted: int) -> None:
+    watch = WORKERS.Watch()
+    assert watch.deaf({"one": 1, "two": 1}, RUNNING, 100) == []
+    for dummy in range(away // 5 - 1):
+        watch.unknown()
+    back = 100 + away
+    found = {now - back: watch.deaf({"one": 1, "two": 0}, RUNNING, now) for now in range(back, back + 60, 5)}
+    assert min(after for after, units in found.items() if units) == restarted
+    # What was long ago is forgotten once all consume.
+    assert watch.deaf({"one": 1, "two": 1}, RUNNING, 1000) == []
+    assert watch.deaf({"one": 1, "two": 1}, RUNNING, 1005) == []
+    assert {now: watch.deaf({"one": 0, "two": 1}, RUNNING, now) for now in range(1010, 1035, 5)}[1030] == ["one"]
+
+
 def test_one_that_reconnects_or_starts_is_left_alone() -> None:
     watch = WORKERS.Watch()
     for now in range(0, 40, 5):
         assert watch.deaf({"one": 1, "two": 0}, RUNNING, now) == []
     assert watch.deaf({"one": 1, "two": 1}, RUNNING, 40) == []
-    for now in range(45, 90, 5):
+    for now in range(45, 65, 5):
         assert watch.deaf({"one": 1, "two": 0}, RUNNING, now) == []
     # It is restarted by somebody: its time begins when it runs again.
-    assert watch.deaf({"one": 1, "two": 0}, ["one"], 90) == []
-    assert watch.deaf({"one": 1, "two": 0}, RUNNING, 120) == []
+    assert watch.deaf({"one": 1, "two": 0}, ["one"], 65) == []
+    assert watch.deaf({"one": 1, "two": 0}, RUNNING, 70) == []
+    assert watch.deaf({"one": 1, "two": 0}, RUNNING, 85) == []
 
 
 def test_the_broker_is_reached_as_the_workers_reach_it() -> None:

@@ -183,3 +183,29 @@ def test_without_hard_links_processes_that_race_keep_one(tmp_path: Path) -> None
     assert path.read_text() == first
     assert path.stat().st_mode & 0o777 == 0o600
     assert [entry.name for entry in path.parent.iterdir()] == ["raced"]
+
+
+CONFIGURE_NOTHING = {
+    "backup": "the hosts' own configuration is used",
+    "bench_models": "asks what runs",
+    "plan_models": "asks nobody",
+    "remove_member": "stops what runs on a host that may be gone, and asks the others for what they know of it",
+    "restart_models": "restarts what lies on the hosts",
+    "restore": "the hosts' own configuration is used",
+    "rolling_restart": "restarts what lies on the hosts",
+    "rolling_upgrade": "installs packages; what lies on the hosts is started again",
+    "switchover": "asks the services",
+}
+
+
+@pytest.mark.parametrize("playbook", sorted((PROJECT / "playbooks").glob("ops/*.yml")), ids=lambda path: path.stem)
+def test_what_writes_configuration_by_the_state_directory_compares_it_first(playbook: Path) -> None:
+    imported = [play.get("ansible.builtin.import_playbook") for play in yaml.safe_load(playbook.read_text())]
+    hosts = [play.get("hosts") for play in yaml.safe_load(playbook.read_text())]
+    # Nothing of a host is touched before: what asks the controller alone may come earlier.
+    guard = next((number for number, name in enumerate(imported) if name and name.startswith(("../state.yml", "../layers/"))), None)
+    if playbook.stem in CONFIGURE_NOTHING:
+        assert guard is None, "take it out of the list"
+    else:
+        assert guard is not None
+        assert set(hosts[:guard]) <= {"localhost"}

@@ -125,6 +125,31 @@ def test_secrets_are_equal_on_both_hosts_and_read_by_root_alone(on: Any) -> None
     assert on("app1").check_output("stat -c %a:%U /etc/dify/dify_api_1.env /etc/dify/conninfo").split() == ["600:root", "600:root"]
 
 
+@pytest.mark.parametrize("account", ["nobody", "second"])
+def test_no_account_of_the_host_reads_what_processes_have_in_their_environment(on: Any, account: str) -> None:
+    host = on("app1")
+    # The image's own account has this number, and so has whoever comes second to a host.
+    host.check_output("id second >/dev/null 2>&1 || useradd --uid 1001 --shell /bin/sh second")
+    found = "for file in $(grep --files-with-matches --text SECRET_KEY= /proc/[0-9]*/environ 2>/dev/null); do cat ${file%environ}comm; done | sort -u"
+    try:
+        assert {"celery", "gunicorn"} <= set(host.check_output(found).split()), "what is protected is no longer there"
+        own = f"env SECRET_KEY=own sleep 60 & sleep 0.2; {found}; kill $!"
+        assert host.check_output(f"runuser -u {account} -- sh -c '{own}'").split() == ["sleep"]
+    finally:
+        host.run("userdel second")
+
+
+def test_byte_code_of_the_image_is_read_and_never_written(on: Any) -> None:
+    host = on("app1")
+    (place,) = set(host.check_output("sed -n 's/^Volume=\\(.*\\):.var.cache.bytecode:ro$/\\1/p' /etc/containers/systemd/*.container").split())
+    assert host.file(f"{place}/complete").exists
+    assert int(host.check_output(f"find {place} -name '*.pyc' | wc -l")) > 100
+    script = "import flask, sys; print(flask.__cached__); open(sys.argv[1], 'w')"
+    done = host.run(f"podman exec dify_api_1 python -c {script!r} /var/cache/bytecode/mine")
+    assert done.stdout.startswith("/var/cache/bytecode/")
+    assert "Read-only file system" in done.stderr
+
+
 def test_the_database_was_migrated_once_and_remembers_by_which_image(on: Any) -> None:
     image = on("app1").check_output("sed -n s/^Image=//p /etc/containers/systemd/dify_api_1.container")
     assert on("data").check_output("runuser -u postgres -- psql -qAtd dify -c 'SELECT image FROM sovereign.migration'") == image

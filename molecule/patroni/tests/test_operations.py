@@ -10,7 +10,7 @@ from typing import Any
 
 from patroni_cluster import ADDRESS, Cluster, changes, password_of
 
-from lab.testing import rerun
+from lab.testing import rerun, without_state
 
 
 def test_a_shared_setting_is_shown_then_applied_and_nobody_is_restarted(cluster: Cluster) -> None:
@@ -100,3 +100,29 @@ def test_the_leader_goes_on_while_etcd_is_away(cluster: Cluster, on: Any) -> Non
             on(host).check_output("systemctl start --no-block etcd")
     cluster.wait_until_whole()
     assert cluster.leader() == leader
+
+
+def test_the_right_state_heals_what_another_has_touched(cluster: Cluster) -> None:
+    data, known = "../../playbooks/layers/data.yml", password_of("app")
+    cluster.ask("CREATE TABLE IF NOT EXISTS witness (word text); TRUNCATE witness; INSERT INTO witness VALUES ('kept')")
+    with without_state("id", "secrets"):
+        touched = rerun("--tags=patroni", playbook=data, cluster_adopt_state=True)
+        assert touched.returncode == 0, touched.stdout
+        # The members have taken the other passwords up, those for replication, too.
+        assert password_of("app") != known
+        assert cluster.ask("SELECT word FROM witness") == "kept"
+        cluster.wait_until_whole()
+        assert "password authentication failed" in cluster.psql("client", cluster.leader(), "SELECT 1", password=known).stderr
+    healed = rerun("--tags=patroni", playbook=data, cluster_adopt_state=True)
+    assert healed.returncode == 0, healed.stdout
+    assert password_of("app") == known
+    assert cluster.ask("SELECT word FROM witness") == "kept"
+    cluster.wait_until_whole()
+    # A member that begins again reads what was healed, and follows.
+    follower = next(name for name, member in cluster.members().items() if member["role"] == "replica")
+    cluster.on(follower).check_output("systemctl restart patroni")
+    sleep(5)
+    cluster.wait_until_whole()
+    again = rerun("--tags=patroni", playbook=data)
+    assert again.returncode == 0, again.stdout
+    assert changes(again) == {0}, again.stdout

@@ -21,6 +21,8 @@ class Group:
     """Groups that must have a member in the same site."""
     within: str | None = None
     """Group that a member must be in, too."""
+    ipv4: bool = False
+    """Its nodes are named by their addresses, in a form that has no room for one of IPv6."""
     on_all_of: str = ""
     """Group whose members in the same site it consists of, all of them and no others."""
 
@@ -36,7 +38,7 @@ GROUPS: Groups = {
     "patroni": Group("data", needs=("etcd",)),
     "pgbouncer": Group("data", within="patroni"),
     "redis": Group("data", quorum=True),
-    "rabbitmq": Group("data", quorum=True),
+    "rabbitmq": Group("data", quorum=True, ipv4=True),
     "object_storage": Group("data"),
     "service_proxy": Group("data"),
     "pgpool": Group("data", needs=("patroni",), within="service_proxy"),

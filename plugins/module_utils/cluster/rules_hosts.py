@@ -103,6 +103,9 @@ def _host_keys(host: Host, groups: Groups, report: Report) -> None:
         if within and within not in host.groups:
             problem = f"host '{host.name}' is in the group '{name}', which is for hosts of the group '{within}' alone"
             report.add(host.at("groups"), problem, f"add '{within}', or take the host out of '{name}'")
+        if groups[name].ipv4 and report.clean(host.at("address")) and ":" in str(host.address):
+            problem = f"host '{host.name}' is in the group '{name}', whose nodes are named by IPv4 addresses, and {host.address} is none"
+            report.add(host.at("address"), problem, "give it an IPv4 address; other hosts may have others")
         for key in groups[name].host_keys:
             if getattr(host, key) is None and report.clean(host.at(key)):
                 report.add(

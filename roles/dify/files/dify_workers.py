@@ -26,8 +26,11 @@ PAUSE = 1.0
 """The same, while one that starts is waited for."""
 PATIENCE = 5.0
 """Seconds that an answer of the broker may take."""
-DEAF = 45.0
-"""Seconds without a consumer after which a worker that runs is restarted; one that reconnects tries every 30 s at the latest."""
+AWAY = 3 * INTERVAL
+"""Seconds between two answers from which on the broker was away."""
+DEAF, DEAF_AT_LATEST = 20.0, 45.0
+"""Seconds without a consumer after which a worker that runs is restarted: so many, and twice as many as the broker was away for. One that reconnects
+tries after 2, 4, 6 and up to 30 s (kombu's ``ensure_connection``), so that the next time lies the further off the longer it has tried."""
 QUEUE = "{}.dq2"
 """Celery's name of the queue of a worker's own (``celery.utils.nodenames.WORKER_DIRECT_QUEUE_FORMAT``)."""
 
@@ -42,9 +45,22 @@ class Watch:
 
     Attributes:
         since: When a worker was first seen without one, by its unit.
+        answered: When the broker answered last, if it has.
+        away: Seconds for which the broker was away when it was last.
     """
 
     since: dict[str, float] = field(default_factory=dict)
+    answered: float | None = None
+    away: float = 0.0
+
+    @property
+    def limit(self) -> float:
+        """Seconds without a consumer that are too many."""
+        return min(DEAF + 2 * self.away, DEAF_AT_LATEST)
+
+    def unknown(self) -> None:
+        """Take a look at which the broker did not answer: of nobody is it known since when."""
+        self.since = {}
 
     def deaf(self, consumers: Mapping[str, int], running: Iterable[str], now: float) -> list[str]:
         """Take a look's result, and give the units that are to be restarted; they get their time anew.
@@ -54,9 +70,15 @@ class Watch:
             running: Units that systemd calls active.
             now: Seconds of a clock that only goes forward.
         """
+        if self.answered is None or now - self.answered >= AWAY:
+            # Of what was before the first look nothing is known.
+            self.away = DEAF_AT_LATEST if self.answered is None else now - self.answered
+        self.answered = now
         silent = {unit for unit in running if not consumers.get(unit)}
         self.since = {unit: self.since.get(unit, now) for unit in silent}
-        found = sorted(unit for unit, begun in self.since.items() if now - begun >= DEAF)
+        if not silent:
+            self.away = 0.0
+        found = sorted(unit for unit, begun in self.since.items() if now - begun >= self.limit)
         for unit in found:
             del self.since[unit]
         return found
@@ -166,10 +188,10 @@ def main() -> int:
             counted = {unit: broker.consumers(worker) for unit, worker in workers.items()}
         except UnknownError as error:
             print(f"the broker does not answer: {error}", flush=True)
-            watch = Watch()
+            watch.unknown()
         else:
             for unit in watch.deaf(counted, active(workers), time.monotonic()):
-                print(f"{unit} has consumed nothing for {DEAF:.0f} s and does not know it: it is restarted", flush=True)
+                print(f"{unit} has consumed nothing for {watch.limit:.0f} s and does not know it: it is restarted", flush=True)
                 subprocess.run(["systemctl", "restart", "--no-block", unit], check=False)
         time.sleep(INTERVAL)
 

@@ -21,6 +21,14 @@ from .settings import SETTINGS
 Json = dict[str, Any]
 Emit = Callable[[Json], None]
 NODE_TYPES = ("start", "llm", "code", "http-request", "end")
+NEEDED = {
+    "start": (),
+    "llm": ("model.provider", "model.name", "model.mode", "prompt_template", "context.enabled"),
+    "code": ("code_language", "code", "variables", "outputs"),
+    "http-request": ("method", "url", "authorization", "headers", "params"),
+    "end": ("outputs",),
+}
+"""Fields without which Dify's classes of nodes refuse one."""
 PLACE = re.compile(r"\{\{#([\w-]+)\.([\w-]+)#\}\}")
 APP_MODE = "workflow"
 
@@ -58,6 +66,28 @@ def order(graph: Json) -> list[Json]:
     return ordered
 
 
+def check(graph: Json) -> None:
+    """Refuse nodes that lack what Dify's classes want, as these do: when a run begins, and not when the graph is saved or published.
+
+    Raises:
+        ApiError: A field is missing.
+    """
+    for node in graph.get("nodes", []):
+        data = node["data"]
+        for path in NEEDED.get(data.get("type"), ()):
+            value: Any = data
+            parts = path.split(".")
+            for depth, part in enumerate(parts, start=1):
+                value = value.get(part) if isinstance(value, dict) else None
+                if value is None:
+                    raise ApiError(400, "invalid_param", f"1 validation error for {data['type']}\n{'.'.join(parts[:depth])}\n  Field required")
+        if data.get("type") == "start":
+            for variable in data.get("variables", []):
+                for name in ("variable", "label", "type"):
+                    if name not in variable:
+                        raise ApiError(400, "invalid_param", f"1 validation error for VariableEntity\n{name}\n  Field required")
+
+
 class Run:
     """One run of a workflow, in the api for a blocking call and in a worker for a streaming one."""
 
@@ -89,6 +119,7 @@ class Run:
         head = {"id": self.id, "workflow_id": workflow["id"], "created_at": database.timestamp(row["created_at"])}
         self._event("workflow_started", head | {"inputs": self.inputs, "reason": "initial"})
         try:
+            check(json.loads(workflow["graph"]))
             for steps, node in enumerate(order(json.loads(workflow["graph"])), start=1):
                 self._node(steps, node)
         except (ApiError, httpx.HTTPError, KeyError, ValueError) as failure:
