@@ -60,11 +60,18 @@ LEADERS: dict[str, Callable[[], str]] = {
 }
 
 
-def describe(answers: list[Answer]) -> str:
-    """Count answers by how they ended."""
+def describe(answers: list[Answer], kills: list[float]) -> str:
+    """Count answers by how they ended, and tell of those that hung after which kill they had begun.
+
+    Args:
+        answers: The answers.
+        kills: When each kill was, by the same clock as the answers.
+    """
     failed = [answer for answer in answers if not answer.ok]
     hung = [answer for answer in answers if answer.ended > TIMEOUT_S - 1]
-    return f"{len(answers)} asked, {len(failed)} failed, {len(hung)} hung"
+    since = {answer.started: [answer.started - kill for kill in kills if kill <= answer.started] for answer in hung}
+    begun = [f"{after[-1]:.0f} s after kill {len(after)}" if after else "before the first" for dummy, after in sorted(since.items())]
+    return f"{len(answers)} asked, {len(failed)} failed, {len(hung)} hung{', begun ' if begun else ''}{', '.join(begun)}"
 
 
 def main() -> int:
@@ -77,6 +84,7 @@ def main() -> int:
     console = Console()
     chats, flows = console.chat(), console.workflow()
     before, bad = consumers(), 0
+    kills: list[float] = []
     load = {
         "chats": Arrivals(lambda: chat(chats, timeout=TIMEOUT_S), every=options.every),
         "workflows": Arrivals(lambda: workflow(flows, timeout=TIMEOUT_S), every=options.every),
@@ -86,6 +94,7 @@ def main() -> int:
         waited = wait_until(whole, "every service has all of its members", 180, pause=3)
         host = LEADERS[service]()
         killed = time.monotonic()
+        kills.append(killed)
         docker("kill", container(host))
         time.sleep(options.apart / 3)
         docker("start", container(host))
@@ -106,7 +115,7 @@ def main() -> int:
     for name, arrivals in load.items():
         answers = arrivals.end()
         bad += any(answer.ended > TIMEOUT_S - 1 for answer in answers)
-        print(f"{name}: {describe(answers)}", flush=True)
+        print(f"{name}: {describe(answers, kills)}", flush=True)
     wait_until(lambda: not left_behind(before), "nothing is left", 60)
     wait_until(lambda: sum(taken_places().values()) == 0, f"no place is taken on {', '.join(HOSTS)}", 60)
     return 1 if bad else 0
