@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import random
+import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -346,3 +349,70 @@ def test_the_watchdog_is_quicker_than_the_lease() -> None:
     before_the_end = float(unit.split("WatchdogSec={{ dify_lease_seconds - ")[1].split()[0])
     assert before_the_end >= LEASE.STOP + LEASE.INTERVAL
     assert SHORTEST - before_the_end > LEASE.STOP + LEASE.PATIENCE
+
+
+class Libpq:
+    """As much of psycopg2 as tells one connection string from another."""
+
+    class Error(Exception):
+        """What cannot be read."""
+
+    extensions: Any
+
+    def parse_dsn(self, text: str) -> dict[str, str]:
+        """Take a string apart."""
+        try:
+            return dict(word.split("=") for word in text.split())
+        except ValueError as error:
+            raise self.Error from error
+
+
+@pytest.fixture
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+    """Start a supervisor's look at the database, on a host whose file says where leases are kept now."""
+    libpq = Libpq()
+    libpq.extensions = libpq
+    monkeypatch.setitem(sys.modules, "psycopg2", libpq)
+    monkeypatch.setitem(sys.modules, "psycopg2.extensions", libpq)
+
+    def start(said: str) -> Any:
+        (tmp_path / "conninfo").write_text(f"{said}\n")
+        return LEASE.Postgresql(tmp_path / "conninfo", "beat", "one", tmp_path / "memory")
+
+    return start
+
+
+OLD, NEW = "host=old dbname=dify password=a", "host=new dbname=dify password=a"
+
+
+def test_a_supervisor_that_is_started_again_while_leases_move_remembers_whom_it_asked(asked: Callable[[str], Any], tmp_path: Path) -> None:
+    first = asked(OLD)
+    assert (first.moved(), first.used) == (False, OLD)
+    assert (tmp_path / "memory").stat().st_mode & 0o777 == 0o600
+    again = asked(NEW)
+    assert (again.moved(), again.used) == (True, OLD)
+    # Started again once more, and still not through with the former database.
+    assert asked(NEW).moved()
+    again.follow()
+    assert (again.moved(), again.used) == (False, NEW)
+    assert not asked(NEW).moved()
+
+
+def test_another_password_is_no_other_database(asked: Callable[[str], Any]) -> None:
+    asked(OLD).moved()
+    changed = asked(OLD.replace("=a", "=b"))
+    assert (changed.moved(), changed.used) == (False, OLD.replace("=a", "=b"))
+
+
+@pytest.mark.parametrize("text", ["", "half a", "\x00"])
+def test_a_memory_that_says_nothing_is_as_none(asked: Callable[[str], Any], tmp_path: Path, text: str) -> None:
+    (tmp_path / "memory").write_text(text)
+    found = asked(NEW)
+    assert (found.moved(), found.used) == (False, NEW)
+
+
+def test_a_memory_that_cannot_be_written_stops_nobody(asked: Callable[[str], Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "memory.new").mkdir()
+    found = asked(NEW)
+    assert (found.moved(), found.used) == (False, NEW)
+    assert "could not be written" in capsys.readouterr().out

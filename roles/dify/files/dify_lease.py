@@ -218,15 +218,19 @@ class Postgresql:
     The server's own time-outs would not do: a commit that waits for its standby and is cancelled is reported as done.
     """
 
-    def __init__(self, conninfo: Path, name: str, holder: str) -> None:
-        """Connect at the first question, by what the file then says: a password may have been replaced since."""
+    def __init__(self, conninfo: Path, name: str, holder: str, memory: Path) -> None:
+        """Connect at the first question, by what the file then says: a password may have been replaced since.
+
+        Whom this host asked last is remembered: one that is started again while leases move must still leave the former database first.
+        """
         import psycopg2  # the distribution's, on the host
         from psycopg2 import extensions
 
         self.psycopg2, self.extensions = psycopg2, extensions
         self.conninfo, self.name, self.holder = conninfo, name, holder
+        self.memory = memory
         self.connection: Any = None
-        self.used = ""
+        self.used = self._remembered()
         self.deadline = 0.0
 
     def renew(self, seconds: float) -> bool:
@@ -245,6 +249,8 @@ class Postgresql:
                 return True
         except (self.psycopg2.Error, OSError):
             return False
+        if given != self.used:
+            self._remember(given)
         self.used = given
         return False
 
@@ -252,6 +258,23 @@ class Postgresql:
         """Ask by what the file says from now on."""
         self._close()
         self.used = ""
+
+    def _remembered(self) -> str:
+        try:
+            said = self.memory.read_text().strip()
+            self.extensions.parse_dsn(said)
+        except (self.psycopg2.Error, OSError, UnicodeDecodeError):
+            return ""  # the first start here, or cut while it was written
+        return said
+
+    def _remember(self, conninfo: str) -> None:
+        beside = self.memory.with_suffix(".new")
+        try:
+            beside.touch(mode=0o600)
+            beside.write_text(f"{conninfo}\n")
+            beside.replace(self.memory)
+        except OSError as error:
+            print(f"{self.memory} could not be written, and a start while leases move may forget the former database: {error}", flush=True)
 
     def _place(self, conninfo: str) -> dict[str, str]:
         words: dict[str, str] = self.extensions.parse_dsn(conninfo)
@@ -345,6 +368,7 @@ def main() -> int:
     """Supervise until told to end."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--conninfo", type=Path, required=True, help="file with libpq's connection string")
+    parser.add_argument("--memory", type=Path, required=True, help="file that keeps the connection string by which was asked last")
     parser.add_argument("--lease", required=True, help="name of the lease")
     parser.add_argument("--holder", required=True, help="name of this host")
     parser.add_argument("--seconds", type=float, required=True, help="how long a lease lasts")
@@ -357,7 +381,7 @@ def main() -> int:
     health = dict(pair.split("=", 1) for pair in given.health).get(given.lease, "")
     unit = Service(given.unit)
     supervisor = Supervisor(
-        Postgresql(given.conninfo, given.lease, given.holder),
+        Postgresql(given.conninfo, given.lease, given.holder, given.memory),
         unit,
         given.seconds,
         given.patience,
