@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import re
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,10 @@ def test_secrets_are_generated_once_and_equal_on_every_host(tmp_path: Path) -> N
     assert one.environment("migration")["MIGRATION_ENABLED"] == "true"
 
 
+def secrets_of(host: Rendered, name: str) -> list[str]:
+    return re.findall(r"^Secret=[^.]+\.(\S+),type=env,target=\1$", host.text(f"/etc/containers/systemd/{name}.container"), re.MULTILINE)
+
+
 def test_every_unit_runs_a_pinned_image_that_is_never_pulled_with_its_own_environment(host: Rendered) -> None:
     units = host.value("{{ __dify_containers }}")
     assert len(units) >= 11
@@ -103,8 +108,29 @@ def test_every_unit_runs_a_pinned_image_that_is_never_pulled_with_its_own_enviro
         assert container["DropCapability"] == "all"
         assert int(host.quadlet(unit["name"])["Service"]["MemoryMax"].removesuffix("M")) >= 256
         if unit["environment"]:
-            assert container["EnvironmentFile"] == f"/etc/dify/{unit['name']}.env"
-            assert host.files[container["EnvironmentFile"]]["mode"] == "0600"
+            kept = f"/etc/dify/{unit['name']}.env"
+            assert container["EnvironmentFile"] == (
+                f"/run/dify/{unit['name']}/environment" if unit["environment"] and secrets_of(host, unit["name"]) else kept
+            )
+            assert host.files[kept]["mode"] == "0600"
+
+
+def test_podman_is_given_each_secret_by_its_name_and_no_environment_with_it(host: Rendered) -> None:
+    secret = host.value(
+        "{{ dify_secrets.values() | list + [dify_postgresql.password, dify_redis.password, dify_rabbitmq.password, dify_s3.secret_key] }}"
+    )
+    for unit in host.value("{{ __dify_containers }}"):
+        text = host.text(f"/etc/containers/systemd/{unit['name']}.container")
+        assert not any(value in text for value in secret)
+        held = {name for name, value in unit["environment"].items() if any(word in value for word in secret)}
+        names = secrets_of(host, unit["name"])
+        assert held <= set(names) <= set(unit["environment"])
+        for name in names:
+            assert f"Secret={unit['name']}.{name},type=env,target={name}\n" in text
+        assert f"--others /run/dify/{unit['name']}/environment {unit['name']} {' '.join(names)}\n" in text or not names
+    assert {"SECRET_KEY", "DB_PASSWORD", "REDIS_PASSWORD", "CELERY_BROKER_URL", "S3_SECRET_KEY"} <= set(secrets_of(host, "dify_api_1"))
+    assert secrets_of(host, "dify_sandbox") == ["API_KEY"]
+    assert secrets_of(host, "dify_ssrf_proxy") == []
 
 
 def test_what_there_is_one_of_starts_with_its_lease_and_ends_with_it(host: Rendered) -> None:

@@ -139,6 +139,19 @@ def test_no_account_of_the_host_reads_what_processes_have_in_their_environment(o
         host.run("userdel second")
 
 
+def test_podman_writes_no_secret_down(on: Any) -> None:
+    host = on("app1")
+    found = "grep --quiet --text --fixed-strings -e %s /var/lib/containers/storage/db.sql*"
+    assert host.run(found, "MODE=api").rc == 0, "this is where it writes environments"
+    for name in ("SECRET_KEY", "DB_PASSWORD", "REDIS_PASSWORD"):
+        value = host.check_output(f"sed -n s/^{name}=//p /etc/dify/dify_api_1.env")
+        assert len(value) >= 20
+        assert host.run(found, value).rc == 1
+        assert value not in host.check_output("podman inspect dify_api_1")
+        # The container has it, and so has what is run in there later.
+        assert host.check_output(f"podman exec dify_api_1 printenv {name} 2>/dev/null") == value
+
+
 def test_byte_code_of_the_image_is_read_and_never_written(on: Any) -> None:
     host = on("app1")
     (place,) = set(host.check_output("sed -n 's/^Volume=\\(.*\\):.var.cache.bytecode:ro$/\\1/p' /etc/containers/systemd/*.container").split())
