@@ -7,11 +7,13 @@ scenario's own directory and what makes the hosts.
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import os
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -64,6 +66,55 @@ def always(scenario: str) -> dict[str, str]:
     return {name: _state(name) for name in sorted(str(path.relative_to(PROJECT)) for root in roots for path in _files(PROJECT / root))}
 
 
+def _imported(name: str, known: Collection[str]) -> set[str]:
+    """Give those of the known files of the collection that a plugin imports."""
+    found = set()
+    package = Path(name).with_suffix("").parts
+    for node in ast.walk(ast.parse((PROJECT / name).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            modules = [alias.name.split(".") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = list(package[: -node.level]) if node.level else []
+            module = [*above, *(node.module or "").split(".")]
+            # What is imported from a package may be a module of it.
+            modules = [module, *([*module, alias.name] for alias in node.names)]
+        else:
+            continue
+        for words in modules:
+            inside = words[words.index("plugins") :] if "plugins" in words else []
+            for depth in range(1, len(inside) + 1):
+                found |= {f"{'/'.join(inside[:depth])}.py", f"{'/'.join(inside[:depth])}/__init__.py"} & set(known)
+    return found
+
+
+def _used(names: Collection[str]) -> set[str]:
+    """Leave out what was read and is used by nobody: Ansible loads all filters of a collection when it looks for one.
+
+    Left out are the filters whose names stand in nothing else that was read, and what they alone import.
+
+    Args:
+        names: Paths of the files that were read.
+    """
+    plugins = {name for name in names if name.startswith("plugins/") and name.endswith(".py") and (PROJECT / name).is_file()}
+    texts = [PROJECT / name for name in names if name not in plugins and Path(name).suffix in (".yml", ".yaml", ".j2", ".py", ".cfg")]
+    words = set(re.findall(r"\w+", "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in texts if path.is_file())))
+    for name in plugins:
+        if not name.startswith("plugins/filter/"):
+            words |= set(re.findall(r"sovereign\.dify\.(\w+)", (PROJECT / name).read_text(encoding="utf-8")))
+    unused = {name for name in plugins if name.startswith("plugins/filter/") and Path(name).stem not in words}
+
+    def reached(start: set[str]) -> set[str]:
+        found, left = set(start), list(start)
+        while left:
+            new = _imported(left.pop(), plugins) - found
+            found |= new
+            left += new
+        return found
+
+    others = {name for name in plugins - unused if not name.startswith("plugins/module_utils/") or Path(name).stem in words}
+    return set(names) - (reached(unused) - reached(others))
+
+
 def consists_of(scenario: str, record: Path) -> dict[str, str]:
     """Give the state of everything that a scenario consists of.
 
@@ -105,8 +156,9 @@ class Passed:
             before = dict(json.loads(file.read_text()))
         except (TypeError, ValueError):
             return ""  # cut while it was written, or of another release of these tests
-        now = {name: _state(name) for name in before} | always(scenario)
-        if time.time() - passed > KEPT_SECONDS or now != before:
+        # Both by the files of today: what decides what is used belongs to them itself.
+        now = {name: _state(name) for name in _used(before)} | always(scenario)
+        if time.time() - passed > KEPT_SECONDS or now != {name: before.get(name, "") for name in now}:
             return ""
         return time.strftime("%Y-%m-%d %H:%M", time.localtime(passed))
 

@@ -91,6 +91,36 @@ def test_what_it_has_not_read_does_not(project: Path, passed: remembered.Passed)
     assert passed.when("web")
 
 
+def test_a_filter_that_was_loaded_and_is_named_by_nobody_does_not(project: Path, record: Path) -> None:
+    root = "ansible_collections.sovereign.dify.plugins"
+    files = {
+        "plugins/filter/named.py": f"from {root}.module_utils.shared import one\nfrom {root}.module_utils import own",
+        "plugins/filter/other.py": f"from {root}.module_utils.shared import one\nfrom {root}.module_utils.others.part import two\nimport json",
+        "plugins/filter/by_lookup.py": "",
+        "plugins/lookup/secret.py": "USES = '{{ x | sovereign.dify.by_lookup }}'",
+        "plugins/module_utils/shared.py": "",
+        "plugins/module_utils/own.py": "from .shared import one",
+        "plugins/module_utils/others/__init__.py": "",
+        "plugins/module_utils/others/part.py": "from ..copied import three",
+        "plugins/module_utils/copied.py": "",
+        "roles/web/templates/one.j2": "{{ x | sovereign.dify.named }} {# plugins/module_utils/copied.py #}",
+    }
+    before = time.time() - 60
+    for name, text in files.items():
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).write_text(text)
+        os.utime(project / name, (before, before))
+    record.write_text("".join(f"{name}\n" for name in (*READ, *files)))
+    found = remembered.Passed(project / "passed")
+    found.note("web", record, time.time())
+    rerun = set()
+    for name, text in files.items():
+        (project / name).write_text(f"{text}\n")
+        rerun |= set() if found.when("web") else {name}
+        (project / name).write_text(text)
+    assert set(files) - rerun == {"plugins/filter/other.py", "plugins/module_utils/others/__init__.py", "plugins/module_utils/others/part.py"}
+
+
 def test_a_change_while_it_ran_is_not_remembered(project: Path, record: Path) -> None:
     began = time.time()
     (project / "roles/web/tasks/main.yml").write_text("changed")
