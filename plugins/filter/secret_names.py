@@ -12,6 +12,7 @@ author: The sovereign.dify maintainers (@sovereign-dify)
 description:
   - Lists the settings whose value is, or holds, one of the secrets, by itself or quoted as within a URL; and those that are called as secrets are,
     such as C(SMTP_PASSWORD), whose values only the operator knows. A setting without a value holds none.
+  - A secret of fewer than eight characters could stand in any word, and is looked for as a whole value alone.
 positional: secrets
 options:
   _input: {description: Values by setting., type: dict, required: true}
@@ -35,6 +36,8 @@ from urllib.parse import quote
 
 CALLED = re.compile(r"PASSWORD|PASSWD|SECRET|TOKEN|API_KEY|ACCESS_KEY|PRIVATE_KEY|_DSN$|CREDENTIAL")
 """What settings are called whose values are nobody's business."""
+SHORTEST = 8
+"""Characters from which on a secret is looked for within other values."""
 
 
 def secret_names(settings: Mapping[str, Any], secrets: Iterable[str]) -> list[str]:
@@ -45,7 +48,11 @@ def secret_names(settings: Mapping[str, Any], secrets: Iterable[str]) -> list[st
         secrets: What must not be seen.
     """
     forms = {form for secret in map(str, secrets) if secret for form in (secret, quote(secret), quote(secret, safe=""))}
-    return sorted(name for name, value in settings.items() if str(value) and (CALLED.search(name) or any(form in str(value) for form in forms)))
+
+    def holds(value: str) -> bool:
+        return value in forms or any(form in value for form in forms if len(form) >= SHORTEST)
+
+    return sorted(name for name, value in settings.items() if str(value) and (CALLED.search(name) or holds(str(value))))
 
 
 class FilterModule:

@@ -16,6 +16,25 @@ SECRETS = load("dify", "dify_secrets")
 ENVIRONMENT = "# managed\nMODE=api\nDB_PASSWORD=a=b c'\"$x\nURL=amqp://dify:p%2Fw@127.0.0.1/dify\nEMPTY=\n"
 
 
+FAKE = """#!{python} -I
+import json, pathlib, sys
+store, (action, *words) = pathlib.Path({store!r}), sys.argv[2:]
+(store.parent / "asked").open("a").write(action + "\\n")
+names = [word for word in words if not word.startswith("-")]
+if action == "create" and (store / "full").exists():
+    sys.exit("no space left")
+elif action == "create":
+    (store / names[0]).write_text(sys.stdin.read())
+elif action == "ls":
+    print("\\n".join(path.name for path in store.iterdir()))
+elif action == "rm":
+    for name in names:
+        (store / name).unlink()
+else:
+    print(json.dumps([{{"Spec": {{"Name": name}}, "SecretData": (store / name).read_text()}} for name in names]))
+"""
+
+
 def test_an_environment_is_taken_apart() -> None:
     secrets, others = SECRETS.apart(ENVIRONMENT, ["DB_PASSWORD", "URL"])
     assert secrets == {"DB_PASSWORD": "a=b c'\"$x", "URL": "amqp://dify:p%2Fw@127.0.0.1/dify"}
@@ -34,8 +53,7 @@ def podman(tmp_path: Path) -> Path:
     store = tmp_path / "store"
     store.mkdir()
     program = tmp_path / "podman"
-    full = "test ! -e full || { echo 'no space left' >&2; exit 125; }"
-    program.write_text(f"#!/bin/sh\ncd {store}\ncase $2 in\ncreate) {full}; cat > $4 ;;\nls) ls ;;\nrm) shift 2; rm $@ ;;\nesac\n")
+    program.write_text(FAKE.format(python=sys.executable, store=str(store)))
     program.chmod(0o755)
     return store
 
@@ -57,6 +75,12 @@ def test_podman_gets_the_secrets_and_a_file_without_them(tmp_path: Path, podman:
     }
     assert (tmp_path / "others").read_text() == "# managed\nMODE=api\nEMPTY=\n"
     assert (tmp_path / "others").stat().st_mode & 0o777 == 0o600
+    # Another start, with one that has changed: the others are left alone.
+    (podman / "dify_api_1.URL").write_text("amqp://former")
+    (tmp_path / "asked").unlink()
+    assert run(tmp_path, "DB_PASSWORD", "URL").returncode == 0
+    assert (tmp_path / "asked").read_text().split() == ["ls", "inspect", "create"]
+    assert (podman / "dify_api_1.URL").read_text() == "amqp://dify:p%2Fw@127.0.0.1/dify"
 
 
 def test_a_variable_that_is_missing_keeps_the_unit_from_starting(tmp_path: Path, podman: Path) -> None:

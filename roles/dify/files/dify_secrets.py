@@ -7,6 +7,7 @@ podman keeps the environment of a container in its database, and shows it to who
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -71,9 +72,16 @@ def main() -> int:
         print(f"{given.environment} has no {', '.join(missing)}", file=sys.stderr)
         return 1
     try:
-        for name, value in secrets.items():
-            podman("create", "--replace", f"{given.unit}.{name}", "-", value=value)
-        if left := stale(podman("ls", "--format={{.Name}}").split(), given.unit, given.names, given.units):
+        known = podman("ls", "--format={{.Name}}").split()
+        wanted = {f"{given.unit}.{name}": value for name, value in secrets.items()}
+        # Most starts change none of them, and each change of one costs podman as much as a look at all.
+        there = sorted(wanted.keys() & set(known))
+        held = json.loads(podman("inspect", "--showsecret", *there)) if there else []
+        present = {item["Spec"]["Name"]: item["SecretData"] for item in held}
+        for name, value in wanted.items():
+            if present.get(name) != value:
+                podman("create", "--replace", name, "-", value=value)
+        if left := stale(known, given.unit, given.names, given.units):
             podman("rm", *left)
     except subprocess.CalledProcessError as error:
         print(f"podman secret {error.cmd[2]}: {error.stderr.strip()}", file=sys.stderr)
