@@ -103,17 +103,17 @@ def test_the_leader_goes_on_while_etcd_is_away(cluster: Cluster, on: Any) -> Non
 
 
 def test_the_right_state_heals_what_another_has_touched(cluster: Cluster) -> None:
-    data, known = "../../playbooks/layers/data.yml", password_of("app")
+    known = password_of("app")
     cluster.ask("CREATE TABLE IF NOT EXISTS witness (word text); TRUNCATE witness; INSERT INTO witness VALUES ('kept')")
-    with without_state("id", "secrets"):
-        touched = rerun("--tags=patroni", playbook=data, cluster_adopt_state=True)
+    with without_state("secrets"):
+        touched = rerun("--tags=patroni")
         assert touched.returncode == 0, touched.stdout
         # The members have taken the other passwords up, those for replication, too.
         assert password_of("app") != known
         assert cluster.ask("SELECT word FROM witness") == "kept"
         cluster.wait_until_whole()
         assert "password authentication failed" in cluster.psql("client", cluster.leader(), "SELECT 1", password=known).stderr
-    healed = rerun("--tags=patroni", playbook=data, cluster_adopt_state=True)
+    healed = rerun("--tags=patroni")
     assert healed.returncode == 0, healed.stdout
     assert password_of("app") == known
     assert cluster.ask("SELECT word FROM witness") == "kept"
@@ -123,6 +123,6 @@ def test_the_right_state_heals_what_another_has_touched(cluster: Cluster) -> Non
     cluster.on(follower).check_output("systemctl restart patroni")
     sleep(5)
     cluster.wait_until_whole()
-    again = rerun("--tags=patroni", playbook=data)
+    again = rerun("--tags=patroni")
     assert again.returncode == 0, again.stdout
     assert changes(again) == {0}, again.stdout
