@@ -119,6 +119,7 @@ def main() -> None:
     path = Path(given["path"])
     due = not (path / COMPLETE).is_file()
     removed = superseded(path, Path(given["units"])) if due else []
+    done = due
     if due and not module.check_mode:
         # Left by a run that was cut, and then given to root by the units that name it.
         shutil.rmtree(path, ignore_errors=True)
@@ -134,7 +135,7 @@ def main() -> None:
             network="none",
             timeout=given["timeout"],
             options=["--read-only", f"--env=PYTHONPYCACHEPREFIX={PREFIX}"],
-            command=["python", "-c", IMPORT, *given["modules"]],
+            command=["python3", "-c", IMPORT, *given["modules"]],
         )
         code, dummy, complaint = module.run_command(command)
         if code == 0:
@@ -142,10 +143,12 @@ def main() -> None:
             for other in removed:
                 shutil.rmtree(other)
         else:
-            # Processes start all the same, and slowly; the next run tries again.
+            # Processes start all the same, and slowly; the next run tries again, and is not called a change for it.
+            done, removed = False, []
             module.warn(f"{given['image']} could not be compiled: {complaint.strip()[-500:]}")
     shown = f"{path}: {given['image']}\n"
-    module.exit_json(changed=due, removed=[str(other) for other in removed], diff={"before": "" if due else shown, "after": shown})
+    before, after = ("" if due else shown), (shown if done or not due else "")
+    module.exit_json(changed=done, removed=[str(other) for other in removed], diff={"before": before, "after": after})
 
 
 if __name__ == "__main__":
