@@ -78,7 +78,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.sovereign.dify.plugins.module_utils.container_once import once
 
 PREFIX = "/var/cache/bytecode"
-"""Where containers see the directory; the role's units name it, too."""
+"""Where this container sees the directory; others may see it elsewhere, since what lies in there names no place of its own."""
 COMPLETE = "complete"
 IMPORT = """
 import importlib, sys

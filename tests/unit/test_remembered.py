@@ -15,6 +15,15 @@ from tests import remembered
 READ = ("molecule/web/converge.yml", "roles/web/tasks/main.yml", "roles/pki/tasks/main.yml", "plugins/modules/one.py", "roles/web/templates/")
 
 
+def write(root: Path, files: dict[str, str]) -> None:
+    """Write files that are older than any run of the test."""
+    long_ago = time.time() - 60
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+        os.utime(root / name, (long_ago, long_ago))
+
+
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Make a project of two roles, of which one calls the other, and a scenario of the first."""
@@ -31,11 +40,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "plugins/modules/one.py": "one",
         "playbooks/site.yml": "site",
     }
-    long_ago = time.time() - 60
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-        os.utime(tmp_path / name, (long_ago, long_ago))
+    write(tmp_path, files)
     monkeypatch.setattr(remembered, "PROJECT", tmp_path)
     monkeypatch.delenv("TEST_AGAIN", raising=False)
     return tmp_path
@@ -105,11 +110,7 @@ def test_a_filter_that_was_loaded_and_is_named_by_nobody_does_not(project: Path,
         "plugins/module_utils/copied.py": "",
         "roles/web/templates/one.j2": "{{ x | sovereign.dify.named }} {# plugins/module_utils/copied.py #}",
     }
-    before = time.time() - 60
-    for name, text in files.items():
-        (project / name).parent.mkdir(parents=True, exist_ok=True)
-        (project / name).write_text(text)
-        os.utime(project / name, (before, before))
+    write(project, files)
     record.write_text("".join(f"{name}\n" for name in (*READ, *files)))
     found = remembered.Passed(project / "passed")
     found.note("web", record, time.time())

@@ -119,8 +119,9 @@ class Run:
         head = {"id": self.id, "workflow_id": workflow["id"], "created_at": database.timestamp(row["created_at"])}
         self._event("workflow_started", head | {"inputs": self.inputs, "reason": "initial"})
         try:
-            check(json.loads(workflow["graph"]))
-            for steps, node in enumerate(order(json.loads(workflow["graph"])), start=1):
+            graph = json.loads(workflow["graph"])
+            check(graph)
+            for steps, node in enumerate(order(graph), start=1):
                 self._node(steps, node)
         except (ApiError, httpx.HTTPError, KeyError, ValueError) as failure:
             error = str(failure) or type(failure).__name__
