@@ -209,7 +209,9 @@ class Template:
                 if "%i" in file:
                     Path(file.replace("%i", instance)).unlink(missing_ok=True)
 
-    def apply(self, plan: Plan, declared: Iterable[str], timeout: float, restart: bool, together: Iterable[Iterable[str]] = ()) -> None:
+    def apply(
+        self, plan: Plan, declared: Iterable[str], timeout: float | None, restart: bool = False, together: Iterable[Iterable[str]] = ()
+    ) -> None:
         """Do what the plan says, and wait until everything declared serves.
 
         What does not run is started all at once; what runs with an older configuration, or waits for what somebody else still holds, only if a
@@ -218,7 +220,7 @@ class Template:
         Args:
             plan: From ``plan``.
             declared: Instances that must serve in the end.
-            timeout: Longest wait for the start, and for each restart, in seconds.
+            timeout: Longest wait for the start, and for each restart, in seconds; None to start what does not run, and wait for nobody.
             restart: Whether to restart stale instances.
             together: Groups of instances that may be restarted at the same time, in their order.
 
@@ -237,6 +239,8 @@ class Template:
             self.run(["systemctl", "restart", "--no-block", "--", *map(self.unit, plan.start)])
         if plan.begin_again:
             self.begin_again(plan.begin_again)
+        if timeout is None:
+            return
         self.wait([name for name in declared if name not in plan.blocked], timeout)
         if restart:
             stale = [name for group in plan.groups for name in group]

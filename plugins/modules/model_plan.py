@@ -71,7 +71,7 @@ options:
     elements: dict
     default: []
   cpu:
-    description: The host's main memory, for the CPU build, which needs no GPU.
+    description: The host's main memory, for the CPU build, which needs no GPU. Its processor is looked at, too.
     type: dict
     suboptions:
       memory_mib: {description: Memory in MiB., type: int, required: true}
@@ -161,6 +161,7 @@ table:
   elements: dict
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -216,6 +217,12 @@ def main() -> None:
     module.exit_json(changed=False, plans=plans, table=table)
 
 
+def _processor_flags() -> list[str]:
+    """Read what this host's processor can do; nothing where it is no x86, whose line has another name."""
+    flags = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return flags[1].split() if flags else []
+
+
 def _plan(model: Mapping[str, Any], params: Mapping[str, Any], earlier: list[dict[str, Any]]) -> dict[str, Any]:
     """Plan one model; what cannot be planned with does not fit either."""
     asked = {**params, **{key: value for key, value in model.items() if value is not None}, **arguments(model["extra_args"])}
@@ -225,7 +232,7 @@ def _plan(model: Mapping[str, Any], params: Mapping[str, Any], earlier: list[dic
         if params["cpu"]:
             taken = sum(one["per_gpu"]["total_mib"] * one["tensor_parallel"] for one in earlier if one["per_gpu"])
             memory = max(1, params["cpu"]["memory_mib"] - taken)
-            return plan(config, [], {**asked, "cpu": {**params["cpu"], "memory_mib": memory}}, tensors)
+            return plan(config, [], {**asked, "cpu": {**params["cpu"], "memory_mib": memory, "flags": _processor_flags()}}, tensors)
         return plan(config, deal(model, params, earlier), asked, tensors)
     except PlanError as error:
         return {"fits": False, "reasons": [str(error)], "alternatives": [], "gpus": [], "per_gpu": None}

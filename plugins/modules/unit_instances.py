@@ -66,6 +66,12 @@ options:
     description: Whether to restart stale instances, and to start those that waited for them.
     type: bool
     default: false
+  wait:
+    description:
+      - Whether to wait until those that were started serve. Where some wait for others on other hosts, all must have been started before any is waited
+        for. Nothing is restarted without waiting.
+    type: bool
+    default: true
   timeout:
     description: Longest wait for the start, and for each restart, in seconds.
     type: int
@@ -117,6 +123,7 @@ def main() -> None:
             "remove": {"type": "list", "elements": "str", "default": []},
             "undeclared": {"type": "str", "choices": ["removed", "kept"], "default": "removed"},
             "restart": {"type": "bool", "default": False},
+            "wait": {"type": "bool", "default": True},
             "timeout": {"type": "int", "default": 1800},
         },
         supports_check_mode=True,
@@ -126,6 +133,8 @@ def main() -> None:
         return str(module.run_command(command, check_rc=True)[1])
 
     parameters = module.params
+    if parameters["restart"] and not parameters["wait"]:
+        module.fail_json(msg="restart: true needs wait: true: one instance is restarted after another")
     template = Template(
         parameters["template"],
         tuple(parameters["files"]),
@@ -153,7 +162,7 @@ def main() -> None:
     }
     if not module.check_mode:
         try:
-            template.apply(replace(plan, remove=removed), declared, parameters["timeout"], parameters["restart"])
+            template.apply(replace(plan, remove=removed), declared, parameters["timeout"] if parameters["wait"] else None, parameters["restart"])
         except InstanceError as error:
             module.fail_json(msg=str(error), **result)
     module.exit_json(**result)

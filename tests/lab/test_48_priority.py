@@ -18,6 +18,11 @@ Entry = Callable[[str], tuple[str, str]]
 LEAST_ADVANTAGE = 3
 SEATS, WORKERS = 16, 64
 LOAD_S, PROBES_S = 24, 12
+# Seconds that a whole answer takes while all seats are taken: long enough that the server can answer fewer in a second than the tier lets through, and
+# so short that those who wait behind 48 others have their turn before the load ends.
+ANSWER_S = 4.5
+PILOT_TOKENS, MOST_TOKENS = 400, 800
+"""Tokens of the answers by which it is found how fast this machine is at that, and the most that are asked for then."""
 
 # Runs inside a host: asks for streams as told, each worker one after the other, and notes how long each took to begin.
 CLIENT = """
@@ -86,9 +91,11 @@ def test_a_vip_does_not_wait_behind_those_who_came_before(entry: Entry) -> None:
     home, edge = entry("hq-gw1"), entry("edge-gw1")
     wishes = {"fields": {"priority": -1000}, "headers": {"X-Vllm-Priority": "-1000"}}
     with ThreadPoolExecutor() as pool:
-        # Of different lengths, so that places become free one by one, and so long that the server can answer fewer in a second than the tier lets
-        # through. Whole answers: what passes on each token in a stream would want the processors that the server shall be short of.
-        tokens = [620 + 52 * step for step in range(8)]
+        # Whole answers: what passes on each token in a stream would want the processors that the server shall be short of.
+        once = streams("hq-client1", home, "branch-desk", 1, workers=SEATS, stream=False, stagger=0.05, tokens=[PILOT_TOKENS], pause=1)
+        middle = min(MOST_TOKENS, PILOT_TOKENS * ANSWER_S / statistics.median(once["waits"]))
+        # Of different lengths, so that places become free one by one.
+        tokens = [round(middle * (0.77 + 0.065 * step)) for step in range(8)]
         many = {"workers": WORKERS, "stream": False, "patience": 0, "stagger": 0.12, "tokens": tokens, "pause": 0}
         load = pool.submit(streams, "hq-client1", home, "branch-desk", LOAD_S, **many)
         wait_until(lambda: waiting() >= (WORKERS - SEATS) * 3 / 4, "the assistant's server has a queue", 20)

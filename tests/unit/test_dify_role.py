@@ -158,7 +158,7 @@ def test_a_host_without_them_asks_for_no_lease(tmp_path: Path) -> None:
     }
     found = Rendered(tmp_path, "hq-app1", dify_members=named)
     assert found.value("{{ __dify_leases }}") == []
-    assert found.value("{{ __dify_watches }}") == ["dify_workers.service"]
+    assert found.value("{{ __dify_watches }}") == ["dify_workers.service", "dify_requests.service"]
     assert found.value("{{ __dify_unwanted_watches }}") == ["dify_lease@beat.service", "dify_lease@plugin_daemon.service"]
     assert "/etc/containers/systemd/dify_beat.container" not in found.files
     assert found.value("{{ __dify_migrates }}")
@@ -170,6 +170,15 @@ def test_a_busy_api_is_late_and_not_dead(host: Rendered) -> None:
     assert int(container["HealthTimeout"].removesuffix("s")) > 60
     assert container["HealthOnFailure"] == "kill"
     assert "timeout check 30s" in host.text("/etc/dify/haproxy.cfg")
+
+
+@pytest.mark.parametrize(
+    ("settings", "longest"),
+    [({}, 1260), ({"common": {"APP_MAX_EXECUTION_TIME": 3600}}, 3660), ({"api": {"WORKFLOW_MAX_EXECUTION_TIME": "600"}, "worker": {}}, 1260)],
+)
+def test_no_request_is_ended_that_dify_would_still_let_run(tmp_path: Path, settings: dict[str, Any], longest: int) -> None:
+    found = Rendered(tmp_path, "hq-app1", dify_settings=settings)
+    assert f" --socket /run/dify_proxy/admin.sock --longest {longest}\n" in found.text("/etc/systemd/system/dify_requests.service")
 
 
 def test_a_worker_is_not_killed_because_its_broker_is_away(host: Rendered) -> None:

@@ -100,6 +100,16 @@ def test_all_that_do_not_run_are_started_at_once(template: Template, systemd: Sy
     assert systemd.said == ["daemon-reload", "enable vllm@a", "reset-failed vllm@*", "restart --no-block vllm@a vllm@b"]
 
 
+def test_nobody_is_waited_for_where_others_have_to_be_started_first(template: Template, systemd: Systemd) -> None:
+    configure(template, "a")
+    systemd.after["a"] = {"ActiveState": "activating", "SubState": "start-post"}
+    template.apply(template.plan(["a"]), ["a"], timeout=None)
+    assert systemd.said[-1] == "restart --no-block vllm@a"
+    # What comes up is not started again; it is waited for.
+    with pytest.raises(InstanceError, match="vllm@a.service did not come up in 0 s"):
+        template.apply(template.plan(["a"]), ["a"], timeout=0)
+
+
 def test_stale_instances_are_reported_and_restarted_one_after_another_only_if_wanted(template: Template, systemd: Systemd) -> None:
     for name in ("a", "b"):
         systemd.set(name, "active")

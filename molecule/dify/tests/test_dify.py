@@ -54,6 +54,7 @@ def test_all_units_run_on_both_hosts(on: Any) -> None:
         states = {line.split()[0]: line.split()[2] for line in listed.splitlines()}
         assert {name: state for name, state in states.items() if state != "active"} == {}
         assert {"dify_api_1.service", "dify_websocket.service", "dify_web.service", "dify_sandbox.service", "dify_ssrf_proxy.service"} <= set(states)
+        assert {"dify_workers.service", "dify_requests.service"} <= set(states)
 
 
 def test_the_entry_leads_each_path_to_its_service(ask: Any) -> None:
@@ -85,6 +86,25 @@ def test_a_reload_of_the_proxy_asks_no_plugin_daemon_where_there_is_none(on: Any
     asked = "for n in $(seq 150); do curl --silent --output /dev/null --write-out '%{http_code} ' http://127.0.0.1:5003/health/check; done"
     for host in APPS:
         assert set(on(host).check_output(f"(sleep 0.5; systemctl reload dify_proxy) & {asked}; wait").split()) == {"200"}
+
+
+HELD = """
+import socket
+held = socket.create_connection(("127.0.0.1", 5001), 30)
+held.sendall(b"POST /v1/chat-messages HTTP/1.1\\r\\nHost: localhost\\r\\nContent-Length: 100\\r\\n\\r\\n")
+print(len(held.recv(1)))
+"""
+
+
+def test_a_request_that_lasts_longer_than_any_may_is_ended_and_told_of(on: Any) -> None:
+    watch = "/usr/local/lib/sovereign/dify_requests.py --socket /run/dify_proxy/admin.sock"
+    assert f"{watch} --longest 1260" in on("app1").check_output("systemctl show --property=ExecStart dify_requests")
+    # It waits for a body that does not come, at one of the apis, and holds a place there.
+    on("app1").check_output(f"nohup python3 -c '{HELD}' >/run/held 2>&1 </dev/null & sleep 5")
+    assert on("app1").check_output("cat /run/held") == ""
+    told = "".join(on(host).run(f"runuser -u haproxy -- timeout 5 python3 -B {watch} --longest 3").stdout for host in APPS)
+    assert re.fullmatch(r"<4>ended 1 request\(s\) at api/dify_api_\d that had lasted up to \d+ s, .*\n", told), told
+    wait_for(lambda: on("app1").check_output("cat /run/held"), 10)
 
 
 def test_every_queue_is_a_quorum_queue_with_consumers(on: Any) -> None:

@@ -23,9 +23,10 @@ DOUBLE = "double: {classification: restricted, source: /srv/models/tiny, tensor_
 FOUR_BITS = "avx512f" in Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
 AWQ, GPTQ = ("tiny-awq, quantization: awq", "tiny-gptq") if FOUR_BITS else ("tiny-w8a8", "tiny-w8a8")
 QUANTISED = f"""awq: {{classification: public, source: /srv/models/{AWQ}, tensor_parallel: 2, max_model_len: 1024, hosts: [gpu]}}
-  gptq: {{classification: public, source: /srv/models/{GPTQ}, max_model_len: 1024, hosts: [gpu2]}}
+  gptq: {{classification: public, source: /srv/models/{GPTQ}, max_model_len: 1024, port: 8777, hosts: [gpu2]}}
   w8a8: {{classification: public, source: /srv/models/tiny-w8a8, max_model_len: 1024, hosts: [gpu2]}}"""
-SPREAD = """wide: {classification: restricted, source: /srv/models/tiny, tensor_parallel: 2, nodes: 2, max_model_len: 1024, hosts: [gpu, gpu2]}
+# On its second host one that leaves still has its port, while its part on the first host has nobody in its way.
+SPREAD = """wide: {classification: restricted, source: /srv/models/tiny, tensor_parallel: 2, nodes: 2, max_model_len: 1024, port: 8777, hosts: [gpu, gpu2]}
   w8a8: {classification: public, source: /srv/models/tiny-w8a8, max_model_len: 1024, hosts: [gpu]}"""
 CLIENT = "models: [double, single]"
 # Where each runs, and what vLLM says of how it multiplies.
@@ -149,10 +150,18 @@ def test_models_come_and_go_by_an_edit_and_a_rerun(on: Any, tmp_path: Path) -> N
     assert show(on, "gpu", "single", "MainPID") == process
 
 
+def test_a_model_of_four_bits_is_refused_where_the_processor_has_no_kernel_for_it(tmp_path: Path) -> None:
+    edits = {DOUBLE: "awq: {classification: public, source: /srv/models/tiny-awq, max_model_len: 1024, hosts: [gpu]}", CLIENT: "models: [awq, single]"}
+    run = run_with(tmp_path, edits, "--tags=preflight", "--skip-tags=pki,firewall")
+    assert (run.returncode == 0) is FOUR_BITS, run.stdout
+    assert ("vLLM has no kernel for it on a processor without AVX-512" in " ".join(run.stdout.split())) is not FOUR_BITS, run.stdout
+
+
 def test_a_model_over_two_hosts_answers_and_another_moves_without_being_missed(on: Any, tmp_path: Path) -> None:
     edits = {DOUBLE: SPREAD, CLIENT: "models: [wide, w8a8, single]"}
     with Load("w8a8") as load:
-        run = run_with(tmp_path, edits, "--skip-tags=vllm_install")
+        # One host after another: the first one's part waits for the second one's, which must not have to wait for it.
+        run = run_with(tmp_path, edits, "--skip-tags=vllm_install", "--forks=1")
     assert run.returncode == 0, run.stdout
     # One instance alone: what is refused is what a busy machine's gateway takes for dead for a moment, not the time that the new one takes to start.
     assert len(load.answers) > 50

@@ -27,7 +27,7 @@ def apart(environment: str, names: list[str]) -> tuple[dict[str, str], str]:
     secrets: dict[str, str] = {}
     others = []
     for line in environment.splitlines(keepends=True):
-        name, _, value = line.rstrip("\n").partition("=")
+        name, _separator, value = line.rstrip("\n").partition("=")
         if name in names:
             secrets[name] = value
         else:
@@ -47,7 +47,7 @@ def stale(known: Iterable[str], unit: str, names: Iterable[str], units: Path) ->
     wanted = {f"{unit}.{name}" for name in names}
     found = []
     for name in known:
-        owner, _, variable = name.partition(".")
+        owner, _dot, variable = name.partition(".")
         if variable and owner.startswith("dify_") and name not in wanted and (owner == unit or not (units / f"{owner}.container").exists()):
             found.append(name)
     return found
