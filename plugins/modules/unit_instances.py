@@ -68,8 +68,8 @@ options:
     default: false
   wait:
     description:
-      - Whether to wait until those that were started serve. Where some wait for others on other hosts, all must have been started before any is waited
-        for. Nothing is restarted without waiting.
+      - Whether to wait until those that were started serve. Where some wait for others on other hosts, all must have been started before any is
+        waited for. Nothing is restarted without waiting.
     type: bool
     default: true
   timeout:

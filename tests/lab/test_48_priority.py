@@ -18,8 +18,8 @@ Entry = Callable[[str], tuple[str, str]]
 LEAST_ADVANTAGE = 3
 SEATS, WORKERS = 16, 64
 LOAD_S, PROBES_S = 24, 12
-# Seconds that a whole answer takes while all seats are taken: long enough that the server can answer fewer in a second than the tier lets through, and
-# so short that those who wait behind 48 others have their turn before the load ends.
+# Seconds that a whole answer takes while all seats are taken: long enough that the server can answer fewer in a second than the tier lets through,
+# and so short that those who wait behind 48 others have their turn before the load ends.
 ANSWER_S = 4.5
 PILOT_TOKENS, MOST_TOKENS = 400, 800
 """Tokens of the answers by which it is found how fast this machine is at that, and the most that are asked for then."""

@@ -54,7 +54,7 @@ def test_what_lasts_longer_than_it_may_is_ended_and_told_of(requests: ModuleType
     told = requests.end_overdue(proxy, 1260)
     assert proxy.ended == ["0xa1", "0xa2", "0xa4"]
     assert told == [
-        "<4>ended 2 request(s) at api/dify_api_1 that had lasted up to 172800 s, where 1260 s are allowed; if more come, restart the api",
-        "<4>ended 1 request(s) at api_reserved/dify_api_1 that had lasted up to 3720 s, where 1260 s are allowed; if more come, restart the api",
+        "<4>ended 2 request(s) at api/dify_api_1 that had lasted for up to 172800 s, of 1260; if more come, restart the api",
+        "<4>ended 1 request(s) at api_reserved/dify_api_1 that had lasted for up to 3720 s, of 1260; if more come, restart the api",
     ]
     assert requests.end_overdue(Proxy(), 1260) == []

@@ -106,7 +106,7 @@ def test_nobody_is_waited_for_where_others_have_to_be_started_first(template: Te
     template.apply(template.plan(["a"]), ["a"], timeout=None)
     assert systemd.said[-1] == "restart --no-block vllm@a"
     # What comes up is not started again; it is waited for.
-    with pytest.raises(InstanceError, match="vllm@a.service did not come up in 0 s"):
+    with pytest.raises(InstanceError, match=r"vllm@a\.service did not come up in 0 s"):
         template.apply(template.plan(["a"]), ["a"], timeout=0)
 
 

@@ -103,7 +103,7 @@ def test_a_request_that_lasts_longer_than_any_may_is_ended_and_told_of(on: Any) 
     on("app1").check_output(f"nohup python3 -c '{HELD}' >/run/held 2>&1 </dev/null & sleep 5")
     assert on("app1").check_output("cat /run/held") == ""
     told = "".join(on(host).run(f"runuser -u haproxy -- timeout 5 python3 -B {watch} --longest 3").stdout for host in APPS)
-    assert re.fullmatch(r"<4>ended 1 request\(s\) at api/dify_api_\d that had lasted up to \d+ s, .*\n", told), told
+    assert re.fullmatch(r"<4>ended 1 request\(s\) at api/dify_api_\d that had lasted for up to \d+ s, .*\n", told), told
     wait_for(lambda: on("app1").check_output("cat /run/held"), 10)
 
 

@@ -26,7 +26,8 @@ QUANTISED = f"""awq: {{classification: public, source: /srv/models/{AWQ}, tensor
   gptq: {{classification: public, source: /srv/models/{GPTQ}, max_model_len: 1024, port: 8777, hosts: [gpu2]}}
   w8a8: {{classification: public, source: /srv/models/tiny-w8a8, max_model_len: 1024, hosts: [gpu2]}}"""
 # On its second host one that leaves still has its port, while its part on the first host has nobody in its way.
-SPREAD = """wide: {classification: restricted, source: /srv/models/tiny, tensor_parallel: 2, nodes: 2, max_model_len: 1024, port: 8777, hosts: [gpu, gpu2]}
+SPREAD = """wide: {classification: restricted, source: /srv/models/tiny, tensor_parallel: 2, nodes: 2, max_model_len: 1024,
+    port: 8777, hosts: [gpu, gpu2]}
   w8a8: {classification: public, source: /srv/models/tiny-w8a8, max_model_len: 1024, hosts: [gpu]}"""
 CLIENT = "models: [double, single]"
 # Where each runs, and what vLLM says of how it multiplies.
@@ -151,7 +152,8 @@ def test_models_come_and_go_by_an_edit_and_a_rerun(on: Any, tmp_path: Path) -> N
 
 
 def test_a_model_of_four_bits_is_refused_where_the_processor_has_no_kernel_for_it(tmp_path: Path) -> None:
-    edits = {DOUBLE: "awq: {classification: public, source: /srv/models/tiny-awq, max_model_len: 1024, hosts: [gpu]}", CLIENT: "models: [awq, single]"}
+    four_bits = "awq: {classification: public, source: /srv/models/tiny-awq, max_model_len: 1024, hosts: [gpu]}"
+    edits = {DOUBLE: four_bits, CLIENT: "models: [awq, single]"}
     run = run_with(tmp_path, edits, "--tags=preflight", "--skip-tags=pki,firewall")
     assert (run.returncode == 0) is FOUR_BITS, run.stdout
     assert ("vLLM has no kernel for it on a processor without AVX-512" in " ".join(run.stdout.split())) is not FOUR_BITS, run.stdout

@@ -1,8 +1,8 @@
 # Ansible managed
 """Ends requests to Dify's api that have lasted longer than any may.
 
-Dify ends an app or a workflow by itself (``APP_MAX_EXECUTION_TIME``, ``WORKFLOW_MAX_EXECUTION_TIME``), and HAProxy an answer of which nothing comes any
-more. One that neither has ended holds its place for ever: for instance a stream that is kept open by pings, while nobody works on it any more.
+Dify ends an app or a workflow by itself (``APP_MAX_EXECUTION_TIME``, ``WORKFLOW_MAX_EXECUTION_TIME``), and HAProxy an answer of which nothing comes
+any more. One that neither has ended holds its place for ever: for instance a stream that is kept open by pings, while nobody works on it any more.
 
 A service: ``dify_requests.py --socket <HAProxy's> --longest <seconds>``.
 """
@@ -40,7 +40,7 @@ def end_overdue(ask: Ask, longest: float) -> list[str]:
             ask(f"shutdown session {session.identity}")
             ended.setdefault(f"{session.backend}/{session.server}", []).append(session.age)
     return [
-        f"<4>ended {len(ages)} request(s) at {place} that had lasted up to {max(ages)} s, where {longest:.0f} s are allowed; if more come, restart the api"
+        f"<4>ended {len(ages)} request(s) at {place} that had lasted for up to {max(ages)} s, of {longest:.0f}; if more come, restart the api"
         for place, ages in ended.items()
     ]
 
