@@ -125,6 +125,7 @@ class Member:
         run: Runs a command.
         port: Port of the servers.
         sentinel_port: Port of the Sentinels.
+        ping_period: Milliseconds between two of this Sentinel's pings; None to leave it at what it is.
         root: Where the file system begins.
         sleep: Waits some seconds.
     """
@@ -135,6 +136,7 @@ class Member:
     run: Run
     port: int = 6379
     sentinel_port: int = 26379
+    ping_period: int | None = None
     root: Path = Path("/")
     sleep: Callable[[float], None] = time.sleep
     done: list[Change] = field(default_factory=list)
@@ -227,6 +229,7 @@ class Member:
                     self.adjust_server(connection, check_mode)
                 else:
                     self.adjust_sentinel(connection, check_mode, timeout)
+                    self.pace_sentinel(connection, check_mode)
             drop_in = self.root / f"etc/systemd/system/{service}.service.d/sovereign.conf"
             if service not in begin and drop_in.exists() and int(drop_in.stat().st_mtime) > units[service].started:
                 self.pending.append(f"{service} was started before its unit was changed")
@@ -367,6 +370,16 @@ class Member:
                     port = self.sentinel_port if option == "sentinel-pass" else self.port
                     self._until_accepted(port, users[option.replace("pass", "user")], value, timeout)
                 connection(*(["SENTINEL", "SET", name] if name else ["SENTINEL", "CONFIG", "SET"]), option, value)
+
+    def pace_sentinel(self, connection: Connection, check_mode: bool) -> None:
+        """Have this Sentinel ping as often as is wanted. No file has that: its unit sets it at each start."""
+        if self.ping_period is None:
+            return
+        present = str(connection.pairs("SENTINEL", "DEBUG")["PING-PERIOD"])
+        if present != str(self.ping_period):
+            self.done.append(Change("sentinel ping-period", present, str(self.ping_period)))
+            if not check_mode:
+                connection("SENTINEL", "DEBUG", "PING-PERIOD", self.ping_period)
 
     def _login(self, address: str, port: int, user: str, password: str) -> bool | None:
         """Tell whether a member accepts a password; None if it does not answer."""

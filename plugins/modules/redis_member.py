@@ -24,6 +24,11 @@ attributes:
   diff_mode: {support: full, description: Secrets are hidden.}
   platform: {platforms: debian}
 options:
+  ping_period:
+    description:
+      - Milliseconds between two pings of this host's Sentinel (C(SENTINEL DEBUG PING-PERIOD)). Left at what it is if not given, which is 1000 after a
+        start.
+    type: int
   timeout:
     description: Longest wait for the services to come up, in seconds.
     type: int
@@ -53,6 +58,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             **MEMBER,
+            "ping_period": {"type": "int"},
             "timeout": {"type": "int", "default": 60},
         },
         supports_check_mode=True,
@@ -61,7 +67,7 @@ def main() -> None:
     def run(command: list[str]) -> str:
         return str(module.run_command(command, check_rc=True)[1])
 
-    member = Member(module.params["address"], module.params["members"], module.params["name"], run)
+    member = Member(module.params["address"], module.params["members"], module.params["name"], run, ping_period=module.params["ping_period"])
     try:
         member.bring_up(module.check_mode, module.params["timeout"])
     except (MemberError, RedisError, OSError) as error:

@@ -6,6 +6,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -85,6 +86,16 @@ def run_in_the_set(member: Member) -> None:
     member.state_sentinel.write_text("sentinel auth-user set sentinel\nsentinel auth-pass set old\n")
     for path in member.sockets.values():
         path.touch()
+
+
+@pytest.mark.parametrize(
+    ("present", "check_mode", "said"),
+    [("1000", False, ["SENTINEL DEBUG PING-PERIOD 250"]), ("1000", True, []), ("250", False, [])],
+)
+def test_a_sentinel_pings_as_often_as_is_wanted(member: Member, present: str, check_mode: bool, said: list[str]) -> None:
+    connection = Answers({"SENTINEL DEBUG": [("INFO-PERIOD", "10000"), ("PING-PERIOD", present)]})
+    replace(member, ping_period=250).pace_sentinel(connection, check_mode)  # type: ignore[arg-type]
+    assert connection.said == said
 
 
 def test_a_new_member_follows_whoever_leads(member: Member) -> None:
