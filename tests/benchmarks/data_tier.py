@@ -24,7 +24,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent / "data_tier"
 INVENTORY = [f"--inventory={HERE / 'cluster.yml'}", f"--inventory={PROJECT / 'molecule/shared/substrate.yml'}"]
 # Median seconds of the longest gap: what is still good enough.
-BARS = {"postgresql": 22.0, "redis": 8.0, "rabbitmq": 3.0}
+BARS = {"postgresql": 19.0, "redis": 4.0, "rabbitmq": 1.5}
 # Where services keep their data, and how many megabytes a file system of its own gets for --disks.
 DISKS = {"postgresql": ("/var/lib/postgresql", 1500), "redis": ("/var/lib/redis", 200), "rabbitmq": ("/var/lib/rabbitmq", 400)}
 MEMBERS = ["db1", "db2", "db3"]
