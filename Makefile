@@ -14,40 +14,40 @@ help: ## Show the targets
 
 lab: ## A miniature bank in containers, from nothing to a smoke test
 	@python3 lab/prepare.py all
-	@$(BIN)/python -m lab up
+	@"$(BIN)/python" -m lab up
 
 lab-down: ## Remove the lab's containers and networks
-	@$(BIN)/python -m lab down
+	@"$(BIN)/python" -m lab down
 
 lab-status: ## What runs, what is real, a command to try
-	@$(BIN)/python -m lab status
+	@"$(BIN)/python" -m lab status
 
 test: ## Everything: lint, unit tests, sanity, all Molecule scenarios, the lab end to end
 	@python3 lab/prepare.py docker venv
-	@$(BIN)/python -m tests
+	@"$(BIN)/python" -m tests
 
 lint: ## Linters and type checks
 	@python3 lab/prepare.py venv
-	@$(BIN)/python -m tests lint
+	@"$(BIN)/python" -m tests lint
 
 unit: ## Unit tests
 	@python3 lab/prepare.py venv
-	@$(BIN)/python -m tests unit
+	@"$(BIN)/python" -m tests unit
 
 sanity: ## ansible-test sanity
 	@python3 lab/prepare.py venv
-	@$(BIN)/python -m tests sanity
+	@"$(BIN)/python" -m tests sanity
 
 molecule: ## All Molecule scenarios
 	@python3 lab/prepare.py all
-	@$(BIN)/python -m tests molecule
+	@"$(BIN)/python" -m tests molecule
 
 test-lab: ## The lab end to end
 	@python3 lab/prepare.py all
-	@$(BIN)/python -m tests lab
+	@"$(BIN)/python" -m tests lab
 
 docs: ## Generate the reference pages from the code
-	@$(BIN)/python docs/generate.py
+	@"$(BIN)/python" docs/generate.py
 
 build: ## Build the collection's artefact into build/
-	@$(BIN)/ansible-galaxy collection build --force --output-path build
+	@"$(BIN)/ansible-galaxy" collection build --force --output-path build
