@@ -73,6 +73,9 @@ def test_a_master_that_dies_costs_no_acknowledged_write_and_returns_as_a_replica
         print(f"the former master follows {took:.1f} s after its host was started")
     assert "I follow" in on(old).check_output("journalctl --unit=redis-server --output=cat --boot")
     until(lambda: "master_link_status:up" in admin(on, old, "info replication"), 30)
+    # No file has this: its unit sets it at each start.
+    paces = {host: admin(on, host, "sentinel debug").split() for host in ADDRESS}
+    assert {host: pace[pace.index("PING-PERIOD") + 1] for host, pace in paces.items()} == dict.fromkeys(ADDRESS, "250")
     assert result(begin(writer, READER, address=ADDRESS[old], password=password("dify"), numbers=ledger["acknowledged"])) == []
 
 
