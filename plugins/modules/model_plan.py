@@ -161,13 +161,12 @@ table:
   elements: dict
 """
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.sovereign.dify.plugins.module_utils.model_plan import checkpoint
+from ansible_collections.sovereign.dify.plugins.module_utils.model_plan import checkpoint, processor
 from ansible_collections.sovereign.dify.plugins.module_utils.model_plan.errors import PlanError
 from ansible_collections.sovereign.dify.plugins.module_utils.model_plan.report import arguments, deal, plan, row, summary
 
@@ -217,12 +216,6 @@ def main() -> None:
     module.exit_json(changed=False, plans=plans, table=table)
 
 
-def _processor_flags() -> list[str]:
-    """Read what this host's processor can do; nothing where it is no x86, whose line has another name."""
-    flags = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), flags=re.MULTILINE)
-    return flags[1].split() if flags else []
-
-
 def _plan(model: Mapping[str, Any], params: Mapping[str, Any], earlier: list[dict[str, Any]]) -> dict[str, Any]:
     """Plan one model; what cannot be planned with does not fit either."""
     asked = {**params, **{key: value for key, value in model.items() if value is not None}, **arguments(model["extra_args"])}
@@ -230,9 +223,11 @@ def _plan(model: Mapping[str, Any], params: Mapping[str, Any], earlier: list[dic
         directory = Path(model["source"])
         config, tensors = checkpoint.configuration(directory), checkpoint.tensors(directory)
         if params["cpu"]:
+            if reasons := processor.lacks(config, asked, processor.flags()):
+                raise PlanError("; ".join(reasons))
             taken = sum(one["per_gpu"]["total_mib"] * one["tensor_parallel"] for one in earlier if one["per_gpu"])
             memory = max(1, params["cpu"]["memory_mib"] - taken)
-            return plan(config, [], {**asked, "cpu": {**params["cpu"], "memory_mib": memory, "flags": _processor_flags()}}, tensors)
+            return plan(config, [], {**asked, "cpu": {**params["cpu"], "memory_mib": memory}}, tensors)
         return plan(config, deal(model, params, earlier), asked, tensors)
     except PlanError as error:
         return {"fits": False, "reasons": [str(error)], "alternatives": [], "gpus": [], "per_gpu": None}

@@ -15,6 +15,7 @@ from ansible_collections.sovereign.dify.plugins.module_utils.model_plan import (
     cache,
     checkpoint,
     layouts,
+    processor,
     quantization,
     tensors,
     vllm_log,
@@ -595,21 +596,19 @@ def test_the_cpu_build_counts_main_memory_and_blocks_of_128() -> None:
         plan(config("llama-3.2-1b"), [], {"cpu": {"memory_mib": 2048}})
 
 
-def test_a_processor_without_avx512_gets_no_model_that_dies_there_of_its_first_question() -> None:
+def test_a_processor_without_avx512_gets_no_model_that_dies_there_of_its_first_question(tmp_path: Path) -> None:
     older, newer = ["fpu", "avx2"], ["fpu", "avx2", "avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"]
-    main_memory = {"memory_mib": 200 * 1024, "kv_cache_mib": 4096}
-
-    def planned(name: str, flags: list[str], **asked: Any) -> dict[str, Any]:
-        return plan(config(name), [], {"max_model_len": 4096, **asked, "cpu": {**main_memory, "flags": flags}})
-
     for name in ("llama-3.1-70b-awq", "llama-3.1-70b-gptq", "llama-3.1-70b-w4a16"):
-        assert "no kernel for it on a processor without AVX-512" in said(planned(name, older)), name
+        (reason,) = processor.lacks(config(name), {}, older)
+        assert "no kernel for it on a processor without AVX-512" in reason, name
         # Another processor than x86 has no such flags.
-        assert [planned(name, flags)["fits"] for flags in (older, newer, newer[:-1], [])] == [False, True, False, True], name
-    assert planned("llama-3.2-1b", older)["fits"]
-    eight = {"kv_cache_dtype": "fp8"}
-    assert "a KV cache of FP8 needs a processor with AVX-512" in said(planned("llama-3.2-1b", older, **eight))
-    assert planned("llama-3.2-1b", newer, **eight)["fits"]
+        assert [len(processor.lacks(config(name), {}, flags)) for flags in (newer, newer[:-1], [])] == [0, 1, 0], name
+    assert processor.lacks(config("llama-3.2-1b"), {"kv_cache_dtype": "auto"}, older) == []
+    (reason,) = processor.lacks(config("llama-3.2-1b"), {"kv_cache_dtype": "fp8"}, older)
+    assert "a KV cache of FP8 needs a processor with AVX-512" in reason
+    for text, flags in (("processor\t: 0\nflags\t\t: fpu avx2\n", {"fpu", "avx2"}), ("Features\t: fp asimd\n", set())):
+        (tmp_path / "cpuinfo").write_text(text)
+        assert processor.flags(tmp_path / "cpuinfo") == flags
 
 
 # The door.

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.sovereign.dify.plugins.module_utils.model_plan import activations, cache
@@ -14,34 +14,6 @@ from ansible_collections.sovereign.dify.plugins.module_utils.model_plan.errors i
 from ansible_collections.sovereign.dify.plugins.module_utils.model_plan.figures import CPU_BLOCK_TOKENS, CPU_PROCESS_MIB
 from ansible_collections.sovereign.dify.plugins.module_utils.model_plan.layouts import faults
 from ansible_collections.sovereign.dify.plugins.module_utils.model_plan.planner import GIB, MIB, Planner, possible
-from ansible_collections.sovereign.dify.plugins.module_utils.model_plan.quantization import Form
-
-AVX512 = frozenset({"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"})
-"""Flags of the processors for which vLLM takes its library with AVX-512 (torch 2.13, ``torch.cpu._is_avx512_supported``)."""
-
-
-def lacks(planner: Planner, flags: Iterable[str]) -> list[str]:
-    """Say what a model wants of the processor that it has not.
-
-    vLLM 0.32 brings two libraries for x86. The one without AVX-512 has no ``cpu_gemm_wna16``: the model loads, and the engine dies of its first
-    question. The attention asks for AVX-512 itself where the KV cache is of FP8.
-
-    Args:
-        planner: The model and the wish.
-        flags: Flags of an x86 processor, as ``/proc/cpuinfo`` has them; nothing where they are not known, or it is another processor.
-    """
-    known = set(flags)
-    if not known or known >= AVX512:
-        return []
-    quantization, found = planner.shape.quantization, []
-    if quantization and quantization.bits == 4 and quantization.form in (Form.AWQ, Form.GPTQ, Form.PACKED):
-        found.append(
-            f"{quantization.title()}: vLLM has no kernel for it on a processor without AVX-512; "
-            "take a model of 16 bits or of 8-bit integers (W8A8), or another host"
-        )
-    if planner.wish.kv_cache_dtype.startswith("fp8"):
-        found.append("a KV cache of FP8 needs a processor with AVX-512: leave kv_cache_dtype out, or take another host")
-    return found
 
 
 def plan(planner: Planner, cpu: Mapping[str, Any]) -> tuple[list[str], list[Advice], dict[str, Any]]:
@@ -49,8 +21,7 @@ def plan(planner: Planner, cpu: Mapping[str, Any]) -> tuple[list[str], list[Advi
 
     Args:
         planner: The model and the wish.
-        cpu: ``memory_mib`` of the host (0 if it is not to be looked at), ``kv_cache_mib`` of each process, ``flags`` of its processor (none: not to
-            be looked at).
+        cpu: ``memory_mib`` of the host (0 if it is not to be looked at), ``kv_cache_mib`` of each process.
 
     Returns:
         Why it is so, what would fit, and what differs from a plan without GPUs.
@@ -59,8 +30,6 @@ def plan(planner: Planner, cpu: Mapping[str, Any]) -> tuple[list[str], list[Advi
     tensor = wish.tensor_parallel or 1
     if found := faults(shape, tensor):
         return [*found, f"tensor parallel can be {', '.join(map(str, possible(shape, max(8, tensor))))}"], [], {}
-    if found := lacks(planner, cpu.get("flags") or ()):
-        return found, [], {}
     dtype = shape.served_as(wish.dtype, None)
     weights = planner.weights(dtype).on_gpu(0, shape.layers, tensor)
     block_tokens = wish.block_tokens or CPU_BLOCK_TOKENS
