@@ -92,7 +92,7 @@ def test_a_vip_does_not_wait_behind_those_who_came_before(entry: Entry) -> None:
     wishes = {"fields": {"priority": -1000}, "headers": {"X-Vllm-Priority": "-1000"}}
     with ThreadPoolExecutor() as pool:
         # Whole answers: what passes on each token in a stream would want the processors that the server shall be short of.
-        once = streams("hq-client1", home, "branch-desk", 1, workers=SEATS, stream=False, stagger=0.05, tokens=[PILOT_TOKENS], pause=1)
+        once = streams("hq-client1", home, "branch-desk", 2, workers=SEATS, stream=False, stagger=0.12, tokens=[PILOT_TOKENS], pause=2)
         middle = min(MOST_TOKENS, PILOT_TOKENS * ANSWER_S / statistics.median(once["waits"]))
         # Of different lengths, so that places become free one by one.
         tokens = [round(middle * (0.77 + 0.065 * step)) for step in range(8)]
