@@ -91,7 +91,8 @@ def test_a_reload_of_the_proxy_asks_no_plugin_daemon_where_there_is_none(on: Any
 HELD = """
 import socket
 held = socket.create_connection(("127.0.0.1", 5001), 30)
-held.sendall(b"POST /v1/chat-messages HTTP/1.1\\r\\nHost: localhost\\r\\nContent-Length: 100\\r\\n\\r\\n")
+head = ["POST /console/api/login HTTP/1.1", "Host: localhost", "Content-Type: application/json", "Content-Length: 100", "", ""]
+held.sendall("\\r\\n".join(head).encode())
 print(len(held.recv(1)))
 """
 
