@@ -7,7 +7,8 @@ files that it was last seen to load, and of the invocation that loaded them. Who
 has started it) is judged by when it began to start, and when its files last changed: a file that is younger was not loaded. Digests are taken before
 systemd is told anything, and recorded after it has done it: a run that is cut in between does it once more, and never too seldom.
 
-Times compare well as long as the clock is not set back between the start of a unit and the next change of its files; a record does not ask the clock.
+A clock that is set forward makes a file look older than it is: of a unit's start, the earlier of what the clock said then and what it would have said
+by now counts. One that is set back between a start and the next change hides that change; a record does not ask the clock.
 
 Runs on managed hosts: the standard library only.
 """
@@ -20,6 +21,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 
 from ansible_collections.sovereign.dify.plugins.module_utils.private_file import write_private
@@ -37,6 +39,7 @@ PROPERTIES = (
     "NeedDaemonReload",
     "CanReload",
     "InvocationID",
+    "InactiveExitTimestamp",
     "InactiveExitTimestampMonotonic",
 )
 
@@ -98,7 +101,7 @@ class Found:
         enabled: ``enabled``, ``disabled``, ``static`` …
         outdated: Whether its files have changed since systemd read them.
         invocation: Identity of the present run of it.
-        began: When it began to start, in seconds since the epoch, by the clock of now; 0 if never.
+        began: When it began to start, in seconds since the epoch; 0 if never.
     """
 
     loaded: bool
@@ -182,20 +185,19 @@ class Host:
         names = list(names)
         if not names:
             return {}
-        shown = self.run(["systemctl", "show", f"--property={','.join(PROPERTIES)}", "--", *names])
+        shown = self.run(["systemctl", "show", "--timestamp=us+utc", f"--property={','.join(PROPERTIES)}", "--", *names])
         since = time.time() - time.monotonic()
         found = {}
         # One block for each name, in their order; an alias has the name of what it stands for.
         for name, block in zip(names, shown.strip().split("\n\n"), strict=True):
             values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
-            began = int(values.get("InactiveExitTimestampMonotonic") or 0) / 1e6
             found[name] = Found(
                 loaded=values.get("LoadState") in {"loaded", "masked"},
                 active=values.get("ActiveState", "inactive"),
                 enabled=values.get("UnitFileState", ""),
                 outdated=values.get("NeedDaemonReload") == "yes",
                 invocation=values.get("InvocationID", ""),
-                began=since + began if began else 0.0,
+                began=_began(values.get("InactiveExitTimestamp", ""), int(values.get("InactiveExitTimestampMonotonic") or 0) / 1e6 + since),
             )
         return found
 
@@ -388,6 +390,19 @@ class Host:
         path = self.records / f"{command.name}.json"
         path.unlink(missing_ok=True)
         self.write(command.name, self.boot if command.boot else "", digests)
+
+
+def _began(said: str, reckoned: float) -> float:
+    """Give when a unit began to start, in seconds since the epoch; 0 if it never did.
+
+    Args:
+        said: What the clock said then, such as ``Sun 2026-11-29 22:03:19.123456 UTC``.
+        reckoned: By the clock of now.
+    """
+    if not said or said == "n/a":
+        return 0.0
+    moment = datetime.strptime(said, "%a %Y-%m-%d %H:%M:%S.%f %Z").replace(tzinfo=timezone.utc)  # noqa: UP017 - Python 3.9 on some hosts
+    return min(moment.timestamp(), reckoned)
 
 
 def _expand(names: Iterable[str]) -> list[Path]:

@@ -45,7 +45,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 action:
-  description: What brings the live interface up to date, as the state of its service.
+  description: What brings the live interface up to date, as the state of its service. A new endpoint of a peer shows in the file alone, and not here.
   type: str
   choices: ["", reloaded, restarted]
   returned: always
@@ -92,8 +92,7 @@ def main() -> None:
         write_private(path, text)
     module.exit_json(
         changed=written or exposed or bool(action),
-        # A new endpoint shows in the file alone.
-        action=action or ("reloaded" if written else ""),
+        action=action,
         diff={"before": masked(before), "after": masked(text), "before_header": str(path), "after_header": str(path)},
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ class Systemd:
         self.said: list[str] = []
         self.refuses: set[str] = set()
         self.dies = False
+        self.clock_was_behind = timedelta()
 
     def run(self, command: list[str]) -> str:
         """Answer what systemctl would."""
@@ -53,7 +55,10 @@ class Systemd:
         """Start a unit, as the boot or somebody else would."""
         number = int(self.units[name]["InvocationID"] or 0) + 1
         self.units[name].update(
-            ActiveState="failed" if self.dies else "active", InvocationID=str(number), InactiveExitTimestampMonotonic=str(int(time.monotonic() * 1e6))
+            ActiveState="failed" if self.dies else "active",
+            InvocationID=str(number),
+            InactiveExitTimestampMonotonic=str(int(time.monotonic() * 1e6)),
+            InactiveExitTimestamp=(datetime.now(UTC) - self.clock_was_behind).strftime("%a %Y-%m-%d %H:%M:%S.%f UTC"),
         )
 
 
@@ -61,7 +66,7 @@ def unit(**values: str) -> dict[str, str]:
     """Give what systemd shows of a unit that does not run."""
     return {
         "LoadState": "loaded", "ActiveState": "inactive", "SubState": "dead", "UnitFileState": "disabled", "NeedDaemonReload": "no",
-        "InvocationID": "", "InactiveExitTimestampMonotonic": "0", "Type": "notify", "Result": "success", **values,
+        "InvocationID": "", "InactiveExitTimestamp": "", "InactiveExitTimestampMonotonic": "0", "Type": "notify", "Result": "success", **values,
     }  # fmt: skip
 
 
@@ -170,6 +175,15 @@ def test_who_was_started_by_somebody_else_is_judged_by_the_clock(host: Host, sys
     later(tmp_path / "x")
     (tmp_path / "keys.map").write_text("new")
     assert converge(host, nginx) == [(NAME, "reload", ["keys.map"])]
+
+
+def test_a_clock_that_was_set_forward_hides_no_change(host: Host, systemd: Systemd, nginx: Unit, tmp_path: Path) -> None:
+    systemd.clock_was_behind = timedelta(hours=1)
+    systemd.begin()
+    systemd.units[NAME]["UnitFileState"] = "enabled"
+    # Written a minute later, before the clock was set: a time from before the start as it would be reckoned now.
+    earlier = time.time() - 3540
+    assert host.look([NAME])[NAME].began < earlier
 
 
 def test_a_package_starts_its_service_before_our_files_come(host: Host, systemd: Systemd, nginx: Unit, tmp_path: Path) -> None:

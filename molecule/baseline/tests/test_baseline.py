@@ -65,14 +65,18 @@ def test_a_run_that_logs_in_with_a_password_is_not_locked_out(name: str) -> None
     assert "where it logs in by password, give it a key" in " ".join(run.stdout.split()), run.stdout
 
 
-def test_a_host_believes_no_router_and_no_stranger(on: Any, name: str) -> None:
+def test_a_host_believes_no_router_and_no_stranger_also_after_a_run_that_was_cut(on: Any, name: str) -> None:
     # Docker shows a container its own network's settings to read alone; on a machine they can be written.
     on(name).check_output("mount --bind /proc/sys/net /proc/sys/net && mount -o remount,bind,rw /proc/sys/net")
     try:
         on(name).check_output("sysctl -w net.ipv4.conf.eth0.rp_filter=2 net.ipv4.conf.eth0.accept_redirects=1 net.ipv6.conf.eth0.accept_ra=1")
-        on(name).check_output("rm /etc/sysctl.d/60-sovereign.conf")
-        assert changed(rerun(f"--limit={name}", "--tags=baseline_configure,baseline_service"))[name] > 0
+        before = on(name).check_output("sysctl -n net.ipv4.tcp_keepalive_time")
+        # It writes its files, and loads none of them.
+        assert changed(rerun(f"--limit={name}", "--tags=baseline_configure", baseline_sysctl={"net.ipv4.tcp_keepalive_time": 121}))[name] > 0
+        assert on(name).check_output("sysctl -n net.ipv4.tcp_keepalive_time") == before
+        assert changed(rerun(f"--limit={name}", "--tags=baseline_service"))[name] > 0
         for key, value in {
+            "ipv4.tcp_keepalive_time": "121",
             "ipv4.conf.eth0.rp_filter": "1",
             "ipv4.conf.all.accept_redirects": "0",
             "ipv4.conf.eth0.accept_redirects": "0",
@@ -80,5 +84,8 @@ def test_a_host_believes_no_router_and_no_stranger(on: Any, name: str) -> None:
             "ipv6.conf.eth0.accept_ra": "0",
         }.items():
             assert on(name).check_output(f"sysctl -n net.{key}") == value, key
+        again = [changed(rerun(f"--limit={name}", "--tags=baseline_configure,baseline_service"))[name] > 0 for _ in range(2)]
+        assert again == [True, False]
+        assert on(name).check_output("sysctl -n net.ipv4.tcp_keepalive_time") == "120"
     finally:
         on(name).check_output("umount /proc/sys/net")

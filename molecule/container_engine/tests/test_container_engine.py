@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lab.testing import host_variables, rerun
+from lab.testing import changed, host_variables, rerun
 
 QUADLET = """\
 [Container]
@@ -115,3 +115,13 @@ def test_registries_are_asked_through_the_mirror_and_short_names_are_nobodys(on:
 
 def test_nobody_offers_an_api(on: Any) -> None:
     assert on("engine").check_output("systemctl is-active podman.socket podman-auto-update.timer; true").split() == ["inactive", "inactive"]
+
+
+def test_what_the_package_has_started_is_stopped_also_after_a_run_that_was_cut_once_it_had_masked_it(on: Any) -> None:
+    host = on("engine")
+    host.check_output("rm /etc/systemd/system/podman.socket && systemctl daemon-reload && systemctl start podman.socket")
+    # As the run writes it.
+    host.check_output("install -m 644 /dev/null /etc/systemd/system/podman.socket")
+    run = "--tags=container_engine_configure,container_engine_service"
+    assert [changed(rerun(run))["engine"] for _ in range(2)] == [1, 0]
+    assert host.check_output("systemctl is-active podman.socket; true") == "inactive"

@@ -320,6 +320,10 @@ def test_a_change_restarts_what_it_concerns_and_nothing_else_and_one_number_scal
     api = {"processes": 2, "connections": 4, "pool_size": 6, "max_overflow": 6, "memory_mb": 1024}
     up = "curl --silent http://127.0.0.1:9445/metrics | grep --count '^haproxy_server_status{proxy=.api.,server=.dify_api_[0-9]*.,state=.UP.} 1'"
     steps: list[tuple[int, Any]] = [(2, {"dify_settings": {"web": {"TOP_K_MAX_VALUE": 11}}, "dify_api": api}), (1, {})]
+    # A run that is cut once it has written the files; the next one finds that the proxy has not loaded its own.
+    cut = rerun("--tags=dify_configure", "--limit=dify", **steps[0][1])
+    assert cut.returncode == 0, cut.stdout
+    assert {on(host).run(up).stdout.strip() for host in APPS} == {"1"}
     for processes, variables in steps:
         run = rerun("--tags=dify", "--limit=dify", **variables)
         assert changed(run)["app1"] >= 1
@@ -330,6 +334,7 @@ def test_a_change_restarts_what_it_concerns_and_nothing_else_and_one_number_scal
     assert on("app1").run("systemctl is-active --quiet dify_api_2").rc != 0
     assert on("app1").check_output(f"{since} dify_web") != before["dify_web"]
     assert on("app1").check_output(f"{since} dify_worker_priority_1") == before["dify_worker_priority_1"]
+    assert changed(rerun("--tags=dify", "--limit=dify")) == {"app1": 0, "app2": 0}
 
 
 @pytest.mark.parametrize("service", ["beat", "plugin_daemon"])

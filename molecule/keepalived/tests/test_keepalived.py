@@ -87,6 +87,19 @@ def test_one_host_holds_the_address_and_a_rerun_leaves_it_there(holders: Callabl
     assert holders() == holder
 
 
+def test_a_run_that_was_cut_before_the_reload_is_healed_and_the_address_stays(on: Any, holders: Callable[..., list[str]]) -> None:
+    (holder,) = holders()
+    reloads = "journalctl --no-pager --output=cat --unit=keepalived | grep --count '^Reloaded '; true"
+    before = int(on(holder).check_output(reloads))
+    # It writes its files, and ends.
+    assert changed(rerun("--tags=keepalived_configure", f"--limit={holder}", keepalived_check_interval=2))[holder] > 0
+    assert int(on(holder).check_output(reloads)) == before
+    assert changed(rerun("--tags=keepalived_service", f"--limit={holder}"))[holder] == 1
+    assert int(on(holder).check_output(reloads)) > before
+    assert [changed(rerun("--tags=keepalived", f"--limit={holder}"))[holder] > 0 for _ in range(2)] == [True, False]
+    assert holders() == [holder]
+
+
 def test_an_entry_that_answers_nobody_gives_the_address_up_and_does_not_take_it_back(
     on: Any, answers: Callable[[], bool], holders: Callable[..., list[str]]
 ) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from lab.testing import changed, rerun
+
 SPECIFICATION = "/var/run/cdi/nvidia.yaml"
 RUN = "podman run --rm --network=none --cgroups=disabled --device nvidia.com/gpu={device} --rootfs /:O"
 
@@ -23,3 +25,12 @@ def test_it_is_written_again_after_the_host_starts_and_when_what_writes_it_chang
     assert host.check_output("systemctl is-enabled nvidia-cdi-refresh.service nvidia-cdi-refresh.path").split() == ["enabled"] * 2
     host.check_output(f"rm {SPECIFICATION} && touch /usr/bin/nvidia-ctk")
     host.check_output(f"for i in $(seq 50); do test -s {SPECIFICATION} && exit; sleep 0.1; done; exit 1")
+
+
+def test_a_run_that_was_cut_after_it_had_written_the_drop_in_is_finished_by_the_next(on: Any) -> None:
+    host = on("gpu1")
+    outdated = "systemctl show --property=NeedDaemonReload --value nvidia-cdi-refresh.service"
+    host.check_output("echo '# as a run writes it' >> /etc/systemd/system/nvidia-cdi-refresh.service.d/sovereign.conf")
+    assert host.check_output(outdated) == "yes"
+    assert [changed(rerun("--tags=nvidia_container_toolkit_service", "--limit=gpu1"))["gpu1"] for _ in range(2)] == [1, 0]
+    assert host.check_output(outdated) == "no"

@@ -74,6 +74,15 @@ def test_nouveau_is_kept_out_of_the_initial_file_system_too(on: Any) -> None:
     assert "etc/modprobe.d/sovereign-nvidia.conf" in host.check_output("lsinitramfs /boot/initrd.img-*")
 
 
+def test_a_run_that_was_cut_after_it_had_written_how_modules_are_loaded_is_finished_by_the_next(on: Any) -> None:
+    host = on("gpu1")
+    built = "stat --format=%Y.%i /boot/initrd.img-*"
+    before = host.check_output(built)
+    host.check_output("echo '# as a run writes it' >> /etc/modprobe.d/sovereign-nvidia.conf")
+    assert [changed(rerun("--tags=nvidia_driver_service", "--limit=gpu1"))["gpu1"] for _ in range(2)] == [1, 0]
+    assert host.check_output(built) != before
+
+
 def test_the_fabric_manager_is_there_because_of_the_nvswitch_and_of_the_drivers_version(on: Any) -> None:
     host = on("gpu1")
     assert host.check_output("systemctl is-active nvidia-fabricmanager nvidia-persistenced").split() == ["active"] * 2

@@ -61,20 +61,33 @@ def processes(on: Any, host: str) -> dict[str, str]:
     return {told["Id"]: told["MainPID"] for told in (dict(line.split("=", 1) for line in block.splitlines()) for block in shown)}
 
 
+def reloads(on: Any) -> dict[str, str]:
+    """How often the proxy server of each member has taken up its settings."""
+    return {host: on(host).check_output("journalctl --unit=swift-proxy --grep 're.exec|Reloaded' --quiet | wc -l") for host in ADDRESS}
+
+
 def test_all_members_have_the_same_rings(on: Any) -> None:
     assert len({rings(on, host) for host in ADDRESS}) == 1
 
 
 def test_changes_lose_no_request(on: Any) -> None:
-    before = {host: processes(on, host) for host in ADDRESS}
+    before, taken_up = {host: processes(on, host) for host in ADDRESS}, reloads(on)
+    # A run that is cut once it has written the settings, and the next one.
+    settings = {"object_storage_settings": {"node_timeout": 12}}
+    cut = rerun("--tags=object_storage_configure", **settings)
+    assert {host for host, count in changed(cut).items() if count} == set(ADDRESS)
+    assert reloads(on) == taken_up
     run = begin(LEDGER, run="change", seconds=25)
-    run_again = rerun("--tags=object_storage_configure,object_storage_service", object_storage_settings={"node_timeout": 12})
+    run_again = rerun("--tags=object_storage_configure,object_storage_service", **settings)
     assert {host for host, count in changed(run_again).items() if count} == set(ADDRESS)
     ledger = result(run)
     assert (ledger["failed"], ledger["unread"], ledger["lost"]) == ([], [], [])
     assert ledger["acknowledged"] > 5
     assert {host: processes(on, host) for host in ADDRESS} == before
-    assert on("s3a").run("journalctl --unit=swift-proxy --grep 're.exec|Reloaded' --quiet").rc == 0
+    now = reloads(on)
+    assert {host for host in ADDRESS if int(now[host]) > int(taken_up[host])} == set(ADDRESS)
+    again = rerun("--tags=object_storage_configure,object_storage_service", **settings)
+    assert set(changed(again).values()) == {0}, again.stdout
 
 
 def test_secrets_that_would_hide_all_objects_are_refused(on: Any) -> None:

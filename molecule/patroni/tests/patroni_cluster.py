@@ -122,6 +122,13 @@ class Cluster:
             sleep(1)
         raise AssertionError(f"not whole after {seconds} s: {self.members()}")
 
+    def wait_for(self, host: str, sql: str, answer: str, seconds: float = 15) -> None:
+        """Wait until a member answers so, after a reload for instance."""
+        begun = monotonic()
+        while self.inside(host, sql) != answer:
+            assert monotonic() - begun < seconds, f"{host} does not answer {answer} to {sql} after {seconds} s"
+            sleep(0.5)
+
     def started(self) -> dict[str, str]:
         """When each PostgreSQL and each Patroni was started: what changes if anything restarts one."""
         patroni = "systemctl show --property=ExecMainStartTimestampMonotonic --value patroni"

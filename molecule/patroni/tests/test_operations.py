@@ -10,7 +10,7 @@ from typing import Any
 
 from patroni_cluster import ADDRESS, Cluster, changes, password_of
 
-from lab.testing import rerun, without_state
+from lab.testing import changed, rerun, without_state
 
 
 def test_a_shared_setting_is_shown_then_applied_and_nobody_is_restarted(cluster: Cluster) -> None:
@@ -35,6 +35,21 @@ def test_a_shared_setting_is_shown_then_applied_and_nobody_is_restarted(cluster:
     gone = rerun("--tags=patroni_service", patroni_parameters={"log_min_duration_statement": None})
     assert gone.returncode == 0, gone.stdout
     assert cluster.inside("db1", "SHOW log_min_duration_statement") == "-1"
+    assert cluster.started() == before
+
+
+def test_a_run_that_was_cut_before_the_reload_is_finished_by_the_next_and_nobody_is_restarted(cluster: Cluster) -> None:
+    """More memory, of which only the cache that the planner counts on becomes more."""
+    before = cluster.started()
+    try:
+        changed(rerun("--tags=patroni_configure", "--limit=db1", patroni_memory_mb=600))
+        assert cluster.inside("db1", "SHOW effective_cache_size") == "358MB"
+        assert changed(rerun("--tags=patroni", "--limit=db1", patroni_memory_mb=600)) == {"db1": 1}
+        cluster.wait_for("db1", "SHOW effective_cache_size", "420MB")
+        assert changed(rerun("--tags=patroni", "--limit=db1", patroni_memory_mb=600)) == {"db1": 0}
+    finally:
+        changed(rerun("--tags=patroni", "--limit=db1"))
+    cluster.wait_for("db1", "SHOW effective_cache_size", "358MB")
     assert cluster.started() == before
 
 

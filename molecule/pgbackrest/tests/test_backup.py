@@ -6,7 +6,7 @@ from typing import Any
 
 from backed_up import ADDRESS, PGBACKREST, STANZA, Cluster, restore, said
 
-from lab.testing import rerun
+from lab.testing import changed, rerun
 
 
 def test_the_log_is_in_the_repository_from_its_first_segment_on(cluster: Cluster, on: Any) -> None:
@@ -40,6 +40,22 @@ def test_who_leads_backs_up_and_nobody_else(cluster: Cluster, on: Any) -> None:
     assert found[-1]["type"] == "diff"
     journal = on(cluster.follower()).check_output("journalctl --sync; journalctl --output=cat --unit=pgbackrest-backup@auto")
     assert f"{cluster.leader()} leads and backs up; nothing to do here" in journal
+
+
+def test_a_run_that_was_cut_before_the_timer_knew_its_new_time_is_finished_by_the_next(on: Any) -> None:
+    def times() -> list[str]:
+        calendar = on("db1").check_output("systemctl show --property=TimersCalendar --value pgbackrest-backup.timer")
+        return [time for time in ("01:30:00", "02:45:00") if time in calendar]
+
+    schedule: dict[str, Any] = {"pgbackrest_schedule": "*-*-* 02:45:00"}
+    try:
+        changed(rerun("--tags=pgbackrest_configure", "--limit=db1", **schedule))
+        assert times() == ["01:30:00"]
+        assert changed(rerun("--tags=pgbackrest", "--limit=db1", **schedule)) == {"db1": 1}
+        assert times() == ["02:45:00"]
+        assert changed(rerun("--tags=pgbackrest", "--limit=db1", **schedule)) == {"db1": 0}
+    finally:
+        changed(rerun("--tags=pgbackrest", "--limit=db1"))
 
 
 def test_a_new_leader_goes_on(cluster: Cluster, on: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from two_members import MEMBERS, PKI, Site, wait_until
 
-from lab.testing import rerun, tls_faults
+from lab.testing import changed, rerun, tls_faults
 
 WHERE = "SELECT inet_server_addr(), ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
 
@@ -111,6 +111,24 @@ def test_a_pgbouncer_that_does_not_answer_is_seen_and_postgresql_goes_on(site: S
         finally:
             on(leader).check_output("systemctl kill --signal=CONT pgbouncer")
     wait_until(lambda: bool(site.psql(6432, "SELECT 1").rc == 0), 20)
+
+
+def test_a_run_that_was_cut_before_the_reload_is_finished_by_the_next(on: Any) -> None:
+    console = "setpriv --reuid=pgbouncer --regid=pgbouncer --clear-groups psql -Atc 'SHOW CONFIG' -h /run/pgbouncer -p 6432 pgbouncer"
+    process = on("db1").check_output("systemctl show --property=MainPID --value pgbouncer")
+
+    def timeout() -> str:
+        return str(on("db1").check_output(f"{console} | grep ^query_wait_timeout")).split("|")[1]
+
+    try:
+        changed(rerun("--tags=pgbouncer_configure", "--limit=db1", pgbouncer_queue_timeout=6))
+        assert timeout() == "5"
+        assert changed(rerun("--tags=pgbouncer", "--limit=db1", pgbouncer_queue_timeout=6)) == {"db1": 1}
+        wait_until(lambda: timeout() == "6", 5)
+        assert changed(rerun("--tags=pgbouncer", "--limit=db1", pgbouncer_queue_timeout=6)) == {"db1": 0}
+    finally:
+        changed(rerun("--tags=pgbouncer", "--limit=db1"))
+    assert on("db1").check_output("systemctl show --property=MainPID --value pgbouncer") == process
 
 
 def test_more_connections_than_postgresql_has_are_refused_before_anything_changes() -> None:

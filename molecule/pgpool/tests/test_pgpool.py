@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from two_members import MEMBERS, Site, docker, wait_until
 
-from lab.testing import rerun, tls_faults
+from lab.testing import changed, rerun, tls_faults
 
 WHERE = "SELECT inet_server_addr()"
 PORT = 5434
@@ -241,6 +241,20 @@ def test_a_killed_pgpool_is_back_at_once(site: Site, on: Any) -> None:
     on("client").check_output("systemctl kill --signal=KILL pgpool2")
     wait_until(lambda: bool(site.psql(PORT, WHERE).rc == 0), 15)
     assert nodes(site) == [("up", "primary"), ("up", "standby")]
+
+
+def test_a_run_that_was_cut_before_the_restart_is_finished_by_the_next(site: Site) -> None:
+    def sessions() -> str:
+        return str(site.psql(PORT, "PGPOOL SHOW num_init_children").stdout.strip())
+
+    try:
+        changed(rerun("--tags=pgpool_configure", "--limit=client", pgpool_sessions=21))
+        assert sessions() == "21"
+        assert changed(rerun("--tags=pgpool", "--limit=client", pgpool_sessions=21)) == {"client": 1}
+        assert sessions() == "22"
+        assert changed(rerun("--tags=pgpool", "--limit=client", pgpool_sessions=21)) == {"client": 0}
+    finally:
+        changed(rerun("--tags=pgpool", "--limit=client"))
 
 
 def test_more_connections_than_postgresql_has_are_refused_before_anything_changes() -> None:

@@ -16,10 +16,15 @@ SERIAL = (
 
 
 def test_changes_come_into_force_without_a_restart(on: Any) -> None:
-    before = processes(on), processes(on, "redis-sentinel")
+    # What is left of a run that was cut once it had put a program in place: a service that was started with another one.
+    program = "/usr/local/lib/sovereign/redis_step_down.py"
+    on("redis3").run_expect([0], f"cp {program} /root/kept && echo >> {program} && systemctl restart redis_step_down && cp /root/kept {program}")
+    before, stepping = (processes(on), processes(on, "redis-sentinel")), processes(on, "redis_step_down")
     users = {"dify": ["~*", "&*", "+@all", "-@admin", "-@dangerous", "+info"], "reports": ["%R~*", "+@read"]}
     run = play("--tags=redis_configure,redis_service", redis_max_lag=3, redis_down_after=4, redis_users=users, redis_settings={"databases": 32})
     assert (processes(on), processes(on, "redis-sentinel")) == before
+    now = processes(on, "redis_step_down")
+    assert {host for host in ADDRESS if now[host] != stepping[host]} == {"redis3"}
     for host in ADDRESS:
         assert admin(on, host, "config get min-replicas-max-lag").split()[1] == "3"
         assert "reports" in admin(on, host, "acl users").split()
@@ -34,7 +39,10 @@ def test_changes_come_into_force_without_a_restart(on: Any) -> None:
 def test_a_renewed_certificate_is_served_without_a_restart_and_the_changes_are_taken_back(on: Any) -> None:
     before = processes(on)
     shown = {host: on("redis1").check_output(SERIAL.format(address=address, port=6379)) for host, address in ADDRESS.items()}
-    play("--tags=redis_configure,redis_service,pki_rotate")
+    # A run that is cut once the certificates are in place, and the next one.
+    play("--tags=pki_rotate", "--skip-tags=pki_service")
+    assert shown == {host: on("redis1").check_output(SERIAL.format(address=address, port=6379)) for host, address in ADDRESS.items()}
+    play("--tags=redis_configure,redis_service")
     for host, address in ADDRESS.items():
         renewed = on("redis1").check_output(SERIAL.format(address=address, port=6379))
         assert renewed.startswith("serial=")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from lab.testing import PROJECT, rerun
+from lab.testing import PROJECT, changed, rerun
 
 SERVICES = ("postgresql", "redis", "rabbitmq")
 LOAD = PROJECT / "playbooks/drills/files/ledger_load.py"
@@ -221,16 +221,29 @@ def test_a_reload_ends_no_session(on: Any, load: Callable[..., dict[str, Any]]) 
 
 
 def test_a_service_of_others_is_reached_through_the_proxy_too(on: Any, contract: Any, password: Callable[[str], str]) -> None:
-    """Redis is declared as somebody else's; the client speaks TLS to it itself."""
+    """Redis is declared as somebody else's; the client speaks TLS to it itself. A run is cut once it has written that; the next one finishes it."""
+    client = on("client")
+
+    def running() -> tuple[str, str]:
+        """The proxy's process, and the last argument of the program that ends sessions: how many former processes it lets be."""
+        proxy, sessions = client.check_output("systemctl show --property=MainPID --value service_proxy service_proxy_sessions").split()
+        return proxy, client.check_output(f"tr '\\0' '\\n' </proc/{sessions}/cmdline | tail -1")
+
     address = contract("data")["node"]["address"]
     external = {"redis": {"host": address, "port": 6379, "tls": "client", "read_host": address}, "postgresql": None, "rabbitmq": None}
-    nobody: dict[str, Any] = {"service_proxy_redis": [], "service_proxy_external": external}
+    nobody: dict[str, Any] = {"service_proxy_redis": [], "service_proxy_external": external, "service_proxy_former_processes": 5}
     own = "--tls --cacert /etc/sovereign/pki/ca.crt --cert /etc/sovereign/pki/host.crt --key /etc/sovereign/pki/host.key --sni data.proxy.test"
-    ping = f"redis-cli -p 6379 {own} --user drill --pass {shlex.quote(password('redis'))} --no-auth-warning ping"
+    ping = f"timeout 5 redis-cli -p 6379 {own} --user drill --pass {shlex.quote(password('redis'))} --no-auth-warning ping"
+    process = running()[0]
     try:
-        run = rerun("--limit=client", "--tags=service_proxy", **nobody)
-        assert run.returncode == 0, run.stdout
-        assert on("client").check_output(ping) == "PONG"
+        changed(rerun("--limit=client", "--tags=service_proxy_configure", **nobody))
+        assert "PONG" not in client.run(ping).stdout
+        assert running() == (process, "4")
+        assert changed(rerun("--limit=client", "--tags=service_proxy", **nobody)) == {"client": 1}
+        wait_until(lambda: client.run(ping).stdout == "PONG\n", 10)
+        # What ends sessions was restarted, the proxy only reloaded.
+        assert running() == (process, "5")
+        assert changed(rerun("--limit=client", "--tags=service_proxy", **nobody)) == {"client": 0}
     finally:
         assert rerun("--limit=client", "--tags=service_proxy").returncode == 0
 
