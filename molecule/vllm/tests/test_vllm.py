@@ -177,7 +177,8 @@ def test_a_renewed_certificate_is_used_without_a_restart(on: Any, ask: Any) -> N
     renewed = play(tags="pki_rotate")
     assert renewed.returncode == 0, renewed.stdout
     wait_until(lambda: serial() != served, 15)
-    # Once more, because vLLM loses sight of a file that is replaced, the first time; by a run that is cut once the certificate is in place, and the next.
+    # Once more, because vLLM loses sight of a file that is replaced, the first time.
+    # This time by a run that is cut once the certificate is in place, and the next one.
     served = serial()
     cut = play(tags="pki_rotate", skip="pki_service")
     assert cut.returncode == 0, cut.stdout

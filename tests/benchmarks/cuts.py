@@ -1,0 +1,166 @@
+"""Cut a scenario's first run at each of its places: ``python tests/benchmarks/cuts.py pki [--places 8] [--seed 1]``.
+
+Two runs over fresh hosts go to their end. What both have left the same on the hosts (files, units that run or have failed) is what every run has to
+leave; keys and what is made of them differ, and are compared by their owners and modes. Then, each time on fresh hosts, the run is killed straight
+after one of the tasks that change something; the next one must go to its end, the one after it must change nothing, and the hosts must be as after an
+uninterrupted run. ``--places`` takes so many of the places by chance, not all.
+Exit code 1 otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from lab.cut import Cut, cut
+
+PROJECT = Path(__file__).resolve().parents[2]
+LOOK = r"""
+find /etc /usr/local /var/lib/sovereign -xdev \( -type f -o -type l \) -printf '%p %m %u:%g ' \
+    -exec sh -c 'sha256sum < "$1" 2>/dev/null || echo -' _ {} \;
+systemctl list-units --all --plain --no-legend --state=active,failed --type=service,socket,timer,path,target | awk '{print $1, $3, $4}'
+"""
+# What every command leaves: caches, and what the records say of invocations, which have other names each time.
+PASSING = re.compile(
+    r"^(/etc/(ld\.so\.cache|machine-id|resolv\.conf|hosts|hostname|mtab|.*~ |\.updated)|/var/lib/sovereign/loaded/|session-|user|init\.scope|run-)"
+)
+
+
+class Scenario:
+    """A scenario's hosts and its playbook.
+
+    Attributes:
+        name: Its name.
+    """
+
+    def __init__(self, name: str) -> None:
+        """Find its hosts."""
+        self.name = name
+        self.directory = PROJECT / "molecule" / name
+        cluster = (self.directory / "inventory/cluster.yml").read_text(encoding="utf-8")
+        match = re.search(r"^name: (\S+)", cluster, re.MULTILINE)
+        self.cluster = match[1] if match else ""
+        inventory = [f"--inventory={self.directory}/inventory", f"--inventory={PROJECT}/molecule/shared/substrate.yml"]
+        self.command = ["ansible-playbook", f"{self.directory}/converge.yml", *inventory]
+        self.environment = {
+            "MOLECULE_SCENARIO_DIRECTORY": str(self.directory),
+            "MOLECULE_PROJECT_DIRECTORY": str(PROJECT),
+            "MOLECULE_SCENARIO_NAME": name,
+            "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"),
+            "ANSIBLE_COLLECTIONS_PATH": str(PROJECT / "collections"),
+            "ANSIBLE_CACHE_PLUGIN_CONNECTION": str(PROJECT / f".cache/facts-{name}"),
+            "ANSIBLE_NOCOLOR": "1",
+        }
+
+    def molecule(self, action: str) -> None:
+        """Have Molecule make the hosts, or take them away."""
+        command = ["molecule", action, "--scenario-name", self.name]
+        done = subprocess.run(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(f"{' '.join(command)}:\n{done.stdout}")
+
+    def fresh(self) -> None:
+        """Have fresh hosts."""
+        self.molecule("destroy")
+        self.molecule("create")
+
+    def run(self, at: int = 0) -> Cut:
+        """Run the playbook, to its end or to a place."""
+        return cut(self.command, at, self.environment)
+
+    def look(self) -> dict[str, str]:
+        """Give what there is on the hosts: for each file and unit, by host, what it is."""
+        label = f"label=org.sovereign-dify.lab={self.cluster}"
+        listed = subprocess.run(["docker", "ps", "--filter", label, "--format", "{{.Names}}"], capture_output=True, text=True, check=True)
+        found = {}
+        for container in listed.stdout.split():
+            said = subprocess.run(["docker", "exec", container, "sh", "-c", LOOK], capture_output=True, text=True, check=True)
+            for line in said.stdout.splitlines():
+                name, dummy, state = line.partition(" ")
+                if not PASSING.match(line):
+                    found[f"{container} {name}"] = state
+        return found
+
+
+def differences(found: dict[str, str], first: dict[str, str], second: dict[str, str]) -> list[str]:
+    """Tell in what hosts differ from what two uninterrupted runs have left alike.
+
+    Args:
+        found: From ``Scenario.look``.
+        first: Likewise, of the first uninterrupted run.
+        second: Of the second one.
+    """
+    complaints = [f"{name} is not there" for name in first.keys() & second.keys() - found.keys()]
+    complaints += [f"{name} ({found[name]}) is not there otherwise" for name in found.keys() - first.keys() - second.keys()]
+    for name in found.keys() & first.keys() & second.keys():
+        wanted, is_so = first[name], found[name]
+        if wanted != second[name]:  # made of a key, or of the time
+            wanted, is_so = wanted.rpartition(" ")[0], is_so.rpartition(" ")[0]
+        if wanted != is_so:
+            complaints.append(f"{name} is {is_so}, not {wanted}")
+    return sorted(complaints)
+
+
+def tried(scenario: Scenario, number: int, first: dict[str, str], second: dict[str, str]) -> list[str]:
+    """Cut a run on fresh hosts, go on, and tell what is wrong.
+
+    Args:
+        scenario: The scenario.
+        number: After which task.
+        first: What an uninterrupted run has left.
+        second: What another one has left.
+    """
+    scenario.fresh()
+    killed = scenario.run(number)
+    if killed.code != -signal.SIGKILL:
+        return [f"it was not cut, and ended with exit code {killed.code}:\n{killed.said[-3000:]}"]
+    finished, again = scenario.run(), scenario.run()
+    complaints = [f"the next run ended with exit code {finished.code}:\n{finished.said[-3000:]}"] if finished.code else []
+    if changed := re.findall(r"^\S+ +: ok=.* changed=[1-9].*$", again.said, re.MULTILINE):
+        complaints += [f"the run after it changed something ({', '.join(name for dummy, name in again.changing)}): {changed[0]}"]
+    return complaints + differences(scenario.look(), first, second)
+
+
+def main() -> int:
+    """Cut at each place, and print what was seen."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("scenario")
+    parser.add_argument("--places", type=int, default=0, help="how many, by chance; 0 for all")
+    parser.add_argument("--seed", default=time.strftime("%G-%V"))
+    options = parser.parse_args()
+    os.environ["MOLECULE_COMMAND_BORDERS"] = "0"
+    scenario = Scenario(options.scenario)
+    looks = []
+    for _ in range(2):
+        scenario.fresh()
+        whole = scenario.run()
+        if whole.code:
+            raise SystemExit(f"The run fails without being cut:\n{whole.said[-5000:]}")
+        looks.append(scenario.look())
+    # After the last one nothing is left to be done.
+    places = list(whole.changing)
+    if options.places and options.places < len(places):
+        places = sorted(random.Random(options.seed).sample(places, options.places))  # noqa: S311 - no secret
+    print(f"{options.scenario}: {len(whole.changing)} tasks change something; cut after {len(places)} of them", flush=True)
+    bad = 0
+    for number, name in places:
+        started = time.monotonic()
+        complaints = tried(scenario, number, looks[0], looks[1])
+        bad += bool(complaints)
+        print(f"  {number:3} {name}: {'; '.join(complaints) or 'finished by the next run'} ({time.monotonic() - started:.0f} s)", flush=True)
+    scenario.molecule("destroy")
+    print(f"{len(places) - bad} of {len(places)} were finished by the next run")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
