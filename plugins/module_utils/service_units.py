@@ -307,6 +307,9 @@ class Host:
             return
         if younger and unit.rule == "report":
             due[unit.name] = tuple(younger)
+        if state.active == "activating":
+            # It cannot be reloaded yet. What it has not loaded it still has not when the next run comes.
+            return
         if changed or unit.stale:
             steps.append(Step(unit.name, "reload", tuple(changed), state.active))
         else:

@@ -232,6 +232,15 @@ def test_who_does_not_run_is_started_or_left_alone(host: Host, systemd: Systemd,
     assert converge(host, Unit(NAME, "stopped", enabled=False)) == [(NAME, "stop", [])]
 
 
+def test_who_still_comes_up_is_not_reloaded_before_it_has(host: Host, systemd: Systemd, nginx: Unit, tmp_path: Path) -> None:
+    converge(host, nginx)
+    systemd.units[NAME]["ActiveState"] = "activating"
+    (tmp_path / "nginx.conf").write_text("two")
+    assert converge(host, nginx) == []
+    systemd.units[NAME]["ActiveState"] = "active"
+    assert converge(host, nginx) == [(NAME, "reload", ["nginx.conf"])]
+
+
 def test_users_of_a_certificate_are_known_by_what_they_load(host: Host, systemd: Systemd, nginx: Unit, tmp_path: Path) -> None:
     pem = str(tmp_path / "host.pem")
     Path(pem).write_text("one")
