@@ -666,6 +666,106 @@ options:
       An image is sent in base64, as four thirds of its size.'
     type: int
     default: 16777216
+  ports:
+    description:
+    - Ports that more than one role has to know; each has a default.
+    type: dict
+    suboptions:
+      model_gateway:
+        description:
+        - The model gateway, for its own site.
+        type: int
+        default: 8443
+      model_gateway_vpn:
+        description:
+        - The model gateway, at its VPN address, for those of other sites.
+        type: int
+        default: 8444
+      model_gateway_metrics:
+        description:
+        - The model gateway's metrics, on 127.0.0.1.
+        type: int
+        default: 8405
+      local:
+        description:
+        - Ports on 127.0.0.1 of each host in the group C(service_proxy), at which its programs find the data services.
+        type: dict
+        suboptions:
+          postgresql:
+            description:
+            - PostgreSQL, for reading and writing.
+            type: int
+            default: 5432
+          postgresql_read:
+            description:
+            - PostgreSQL, for reading alone.
+            type: int
+            default: 5433
+          pgpool:
+            description:
+            - Pgpool-II, where the host has it.
+            type: int
+            default: 5434
+          pgbouncer:
+            description:
+            - PgBouncer, for reading and writing.
+            type: int
+            default: 6432
+          pgbouncer_read:
+            description:
+            - PgBouncer, for reading alone.
+            type: int
+            default: 6433
+          redis:
+            description:
+            - Redis.
+            type: int
+            default: 6379
+          rabbitmq:
+            description:
+            - RabbitMQ.
+            type: int
+            default: 5672
+          object_storage:
+            description:
+            - S3.
+            type: int
+            default: 9000
+          object_storage_tls:
+            description:
+            - S3 with TLS, for clients that insist on it.
+            type: int
+            default: 9001
+      dify:
+        description:
+        - Ports of Dify's services on its hosts' addresses, with mutual TLS.
+        type: dict
+        suboptions:
+          api:
+            description:
+            - The api.
+            type: int
+            default: 9441
+          websocket:
+            description:
+            - The web sockets.
+            type: int
+            default: 9442
+          web:
+            description:
+            - The pages.
+            type: int
+            default: 9443
+          plugin_daemon:
+            description:
+            - The plugin daemon, for Dify's other hosts.
+            type: int
+            default: 9444
+          webhooks:
+            description:
+            - The plugin daemon's webhooks, for the entry.
+            type: int
+            default: 9446
   state_dir:
     description:
     - Directory on the controller for CA, secrets and keys; relative to the file.

@@ -192,11 +192,13 @@ def _trusted(value: object) -> object:
     """Let templates in free values, such as a model's extra_args, be rendered: who writes cluster.yml writes playbooks too.
 
     Ansible's own ``trusted_by_default`` does not do: in a directory of sources the first plugin decides for all (core 2.19 caches it with the data).
+
+    Keys are sorted: ``ansible-inventory --export`` sorts them, and what is made of an inventory that was exported must be the same, to the last byte.
     """
     if isinstance(value, str):
         return trust_as_template(value)
     if isinstance(value, Mapping):
-        return {key: _trusted(item) for key, item in value.items()}
+        return {key: _trusted(value[key]) for key in sorted(value, key=str)}
     if isinstance(value, list):
         return [_trusted(item) for item in value]
     return value

@@ -14,7 +14,7 @@ from ansible_collections.sovereign.dify.plugins.module_utils.cluster.addresses i
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.groups import Groups
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.hosts import Host
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.levels import Level
-from ansible_collections.sovereign.dify.plugins.module_utils.cluster.plan import Plan, instance_hosts, model_port
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.plan import Plan, instance_hosts, model_port, ports, reserved_ports
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.spec import (
     DEFAULT_PRIORITY,
     DEFAULT_TIERS,
@@ -31,8 +31,12 @@ ANYWHERE = ["0.0.0.0/0", "::/0"]
 PRIVATE = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"]
 EXTERNAL = {"postgresql": (5432, "patroni"), "redis": (6379, "redis"), "rabbitmq": (5671, "rabbitmq"), "object_storage": (443, "object_storage")}
 """Services that somebody else may run: the usual port, and the group that runs our own."""
-OBJECT_STORAGE_PORTS = {"http": 9000, "https": 9001}
-"""Where the role service_proxy offers our own on loopback."""
+_PKI = "/etc/sovereign/pki"
+PKI = {
+    name: f"{_PKI}/{file}"
+    for name, file in (("ca", "ca.crt"), ("cert", "host.crt"), ("key", "host.key"), ("pem", "host.pem"), ("peers", "peers.crt"))
+}
+"""Where the role pki puts a host's certificates: its site's authority, its own certificate, its key, both in one file, its peers' authorities."""
 TLS_VERSIONS = ("TLSv1.2", "TLSv1.3")
 """What servers and clients of the platform speak, the oldest first."""
 TLS_CIPHERS = tuple(
@@ -222,6 +226,8 @@ class ClusterVars(TypedDict):
     domain: str
     file: str
     state_dir: str
+    pki: dict[str, str]
+    ports: dict[str, Any]
     vpn: dict[str, Any] | None
     tls: Tls
     tiers: dict[str, dict[str, int | None]]
@@ -268,7 +274,8 @@ class _Builder:
         self.spec = plan.spec
         self.groups = groups
         self.file = file
-        self.ports = {name: model_port(name, model) for name, model in self.spec.models.items()}
+        self.platform_ports = ports(self.spec)
+        self.ports = {name: model_port(name, model, reserved_ports(self.spec)) for name, model in self.spec.models.items()}
 
     def build(self) -> Contract:
         return Contract(
@@ -284,6 +291,8 @@ class _Builder:
             "domain": self.spec.domain,
             "file": str(self.file),
             "state_dir": self.path(self.spec.state_dir),
+            "pki": {"directory": _PKI, **PKI},
+            "ports": self.platform_ports,
             "vpn": self.vpn(),
             "tls": {"versions": list(TLS_VERSIONS), "ciphers": list(TLS_CIPHERS), "ciphersuites": list(TLS_CIPHERSUITES)},
             "tiers": self.tiers(),
@@ -386,11 +395,11 @@ class _Builder:
     def object_storage(self, site: SiteSpec) -> ObjectStorage:
         spec = site.external.object_storage if site.external else None
         if spec is None:
-            ports = OBJECT_STORAGE_PORTS
+            local = self.platform_ports["local"]
             return {
-                "endpoint": f"http://127.0.0.1:{ports['http']}",
-                "tls_endpoint": f"https://127.0.0.1:{ports['https']}",
-                "authority": "/etc/sovereign/pki/ca.crt",
+                "endpoint": f"http://127.0.0.1:{local['object_storage']}",
+                "tls_endpoint": f"https://127.0.0.1:{local['object_storage_tls']}",
+                "authority": PKI["ca"],
                 "region": "us-east-1",
                 "addressing": "path",
             }

@@ -7,24 +7,53 @@ Nothing here reports. A plan can be made of a file with mistakes; it then lacks 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.hosts import Host
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.levels import Level, permits
-from ansible_collections.sovereign.dify.plugins.module_utils.cluster.spec import DIFY_DEFAULT_HOSTS, MODEL_PORTS, ClusterSpec, ModelSpec
-
-RESERVED_PORTS = {8405: "the model gateway's metrics", 8443: "the model gateway", 8444: "the model gateway on the VPN"}
-"""Ports among those of the models that another service of the same host has."""
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.sections import Section, keys
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.spec import DIFY_DEFAULT_HOSTS, MODEL_PORTS, ClusterSpec, ModelSpec, PortsSpec
 
 
-def model_port(name: str, model: ModelSpec) -> int:
-    """Port of a model's instances: given, or from the name alone, so that other models play no part in it."""
+def ports(spec: ClusterSpec) -> dict[str, Any]:
+    """Give the ports that more than one role has to know, as the contract's ``cluster.ports``: those of the file, or their defaults."""
+    return _ports(PortsSpec, spec.ports)
+
+
+def _ports(cls: type[Any], given: object) -> dict[str, Any]:
+    """Give a section of ports."""
+    found: dict[str, Any] = {}
+    for name, declared in keys(cls).items():
+        value = getattr(given, name, None)
+        found[name] = _ports(declared.kind.cls, value) if isinstance(declared.kind, Section) else value or declared.initial
+    return found
+
+
+def reserved_ports(spec: ClusterSpec) -> dict[int, str]:
+    """Ports that another service of the same host as a model, or as the entry, has."""
+    given = ports(spec)
+    return {
+        given["model_gateway_metrics"]: "the model gateway's metrics",
+        given["model_gateway"]: "the model gateway",
+        given["model_gateway_vpn"]: "the model gateway on the VPN",
+    }
+
+
+def model_port(name: str, model: ModelSpec, reserved: Collection[int]) -> int:
+    """Port of a model's instances: given, or from the name alone, so that other models play no part in it.
+
+    Args:
+        name: Its name.
+        model: What the file says of it.
+        reserved: Ports that are another's.
+    """
     if model.port is not None:
         return model.port
     port = MODEL_PORTS[0] + zlib.crc32(name.encode()) % len(MODEL_PORTS)
-    while port in RESERVED_PORTS:
+    while port in reserved:
         port += 1
     return port
 

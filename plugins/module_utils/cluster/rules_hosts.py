@@ -9,7 +9,7 @@ from ansible_collections.sovereign.dify.plugins.module_utils.cluster.contract im
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.groups import Group, Groups
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.hosts import Host
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.kinds import numbered
-from ansible_collections.sovereign.dify.plugins.module_utils.cluster.plan import RESERVED_PORTS, Plan, model_port
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.plan import Plan, model_port, ports, reserved_ports
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.report import Path, Report, listing, suggest
 
 
@@ -17,6 +17,7 @@ def check(plan: Plan, groups: Groups, report: Report) -> None:
     """Apply all rules of this module."""
     _names(plan, groups, report)
     _entries(plan, report)
+    _own_ports(plan, report)
     _known_groups(plan, groups, report)
     for host in plan.hosts:
         _host_keys(host, groups, report)
@@ -64,14 +65,28 @@ def _entries(plan: Plan, report: Report) -> None:
             report.add((*path, "name"), f"site '{owner}' has the same entry name", "give every site its own")
         if site.entry is None:
             continue
-        taken = {22: "SSH"} | RESERVED_PORTS
+        reserved = reserved_ports(plan.spec)
+        taken = {22: "SSH"} | reserved
         taken |= {
-            model_port(model, plan.spec.models[model]): f"model '{model}' on '{host.name}'"
+            model_port(model, plan.spec.models[model], reserved): f"model '{model}' on '{host.name}'"
             for host in plan.members(name, "nginx")
             for model in plan.host_models.get(host.name, [])
         }
         if site.entry.port in taken:
             report.add((*path, "port"), f"{site.entry.port} belongs to {taken[site.entry.port]}", "give another port; 443 is usual")
+
+
+def _own_ports(plan: Plan, report: Report) -> None:
+    """Check that no two of the platform's ports are the same: hosts may have all of its services."""
+    first: dict[int, str] = {}
+    for section, found in ((), ports(plan.spec)), *(((name,), value) for name, value in ports(plan.spec).items() if isinstance(value, dict)):
+        for name, port in found.items():
+            if isinstance(port, dict):
+                continue
+            said = ".".join((*section, name))
+            owner = first.setdefault(port, said)
+            if owner != said:
+                report.add(("ports", *section, name), f"{port} is also `ports.{owner}`", "give each service a port of its own")
 
 
 def _memberships(plan: Plan) -> Iterator[tuple[Path, str]]:

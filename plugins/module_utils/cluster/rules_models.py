@@ -6,7 +6,7 @@ from __future__ import annotations
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.hosts import Host
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.kinds import numbered
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.levels import permits
-from ansible_collections.sovereign.dify.plugins.module_utils.cluster.plan import RESERVED_PORTS, Plan, gpus_per_host, instance_hosts, model_port
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.plan import Plan, gpus_per_host, instance_hosts, model_port, reserved_ports
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.report import Path, Report, listing, suggest
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.rules_hosts import groups_clean
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.spec import DEFAULT_TIERS
@@ -104,16 +104,17 @@ def _gpus(host: Host, plan: Plan, report: Report) -> None:
 
 def _ports(plan: Plan, report: Report) -> None:
     """Check that instances on one host have ports of their own."""
+    reserved = reserved_ports(plan.spec)
     for name, model in plan.spec.models.items():
-        if model.port in RESERVED_PORTS:
-            report.add(("models", name, "port"), f"{model.port} belongs to {RESERVED_PORTS[model.port]}", "give another port of 8100–8899")
+        if model.port in reserved:
+            report.add(("models", name, "port"), f"{model.port} belongs to {reserved[model.port]}", "give another port of 8100–8899")
     told: set[tuple[str, str]] = set()
     for host in plan.host.values():
         first: dict[int, str] = {}
         for name in plan.host_models.get(host.name, []):
             if not report.readable(("models", name, "port")):
                 continue
-            port = model_port(name, plan.spec.models[name])
+            port = model_port(name, plan.spec.models[name], reserved)
             owner = first.setdefault(port, name)
             if owner != name and (owner, name) not in told:
                 told.add((owner, name))

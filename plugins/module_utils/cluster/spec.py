@@ -91,6 +91,48 @@ class EntrySpec:
     address: Address | None = key(ip_address(), "Virtual address of the entry, held by one host of the group `keepalived` at a time.")
 
 
+def _port(default: int, meaning: str) -> Any:  # noqa: ANN401 - as `key`
+    """Declare a port."""
+    return key(Whole(1, 65535), meaning, default=default)
+
+
+@dataclass(frozen=True)
+class LocalPortsSpec:
+    """Ports on 127.0.0.1 of each host in the group `service_proxy`, at which its programs find the data services."""
+
+    postgresql: int = _port(5432, "PostgreSQL, for reading and writing.")
+    postgresql_read: int = _port(5433, "PostgreSQL, for reading alone.")
+    pgpool: int = _port(5434, "Pgpool-II, where the host has it.")
+    pgbouncer: int = _port(6432, "PgBouncer, for reading and writing.")
+    pgbouncer_read: int = _port(6433, "PgBouncer, for reading alone.")
+    redis: int = _port(6379, "Redis.")
+    rabbitmq: int = _port(5672, "RabbitMQ.")
+    object_storage: int = _port(9000, "S3.")
+    object_storage_tls: int = _port(9001, "S3 with TLS, for clients that insist on it.")
+
+
+@dataclass(frozen=True)
+class DifyPortsSpec:
+    """Ports of Dify's services on its hosts' addresses, with mutual TLS."""
+
+    api: int = _port(9441, "The api.")
+    websocket: int = _port(9442, "The web sockets.")
+    web: int = _port(9443, "The pages.")
+    plugin_daemon: int = _port(9444, "The plugin daemon, for Dify's other hosts.")
+    webhooks: int = _port(9446, "The plugin daemon's webhooks, for the entry.")
+
+
+@dataclass(frozen=True)
+class PortsSpec:
+    """Ports that more than one role has to know."""
+
+    model_gateway: int = _port(8443, "The model gateway, for its own site.")
+    model_gateway_vpn: int = _port(8444, "The model gateway, at its VPN address, for those of other sites.")
+    model_gateway_metrics: int = _port(8405, "The model gateway's metrics, on 127.0.0.1.")
+    local: LocalPortsSpec | None = key(Section(LocalPortsSpec, "local port"), LocalPortsSpec.__doc__ or "")
+    dify: DifyPortsSpec | None = key(Section(DifyPortsSpec, "port of Dify"), DifyPortsSpec.__doc__ or "")
+
+
 @dataclass(frozen=True)
 class HostSpec:
     """One host. Group name = role name = feature switch."""
@@ -434,6 +476,7 @@ class ClusterSpec:
         "An image is sent in base64, as four thirds of its size.",
         default=16777216,
     )
+    ports: PortsSpec | None = key(Section(PortsSpec, "port"), "Ports that more than one role has to know; each has a default.")
     state_dir: str = key(Text("path"), "Directory on the controller for CA, secrets and keys; relative to the file.", default=".state")
     base_groups: tuple[str, ...] = key(ListOf(GROUP), "Groups of every host.", default=BASE_GROUPS)
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import zlib
 from itertools import count
 from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.sovereign.dify.plugins.inventory.cluster import _trusted
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.load import load
-from ansible_collections.sovereign.dify.plugins.module_utils.cluster.plan import RESERVED_PORTS
 
 from tests.unit.inventory.cases import EXAMPLE, HERE, contract, edited, mistakes
 
@@ -160,7 +161,14 @@ def test_a_derived_port_steps_over_those_of_the_gateway() -> None:
     name = next(f"m{number}" for number in count() if 8100 + zlib.crc32(f"m{number}".encode()) % 800 == 8443)
     found = contract(("  faq: {", f"  {name}: {{"), ("[assistant, faq]", f"[assistant, {name}]"))
     assert found.nodes["edge-gw1"]["models"][0]["port"] == 8445
-    assert 8445 not in RESERVED_PORTS
+
+
+def test_ports_of_the_file_reach_the_contract_and_move_no_others() -> None:
+    usual = contract().cluster["ports"]
+    found = contract(("models:\n", "ports: {model_gateway: 8450, local: {postgresql: 15432, object_storage: 19000}}\nmodels:\n"))
+    assert found.cluster["ports"] == {**usual, "model_gateway": 8450, "local": {**usual["local"], "postgresql": 15432, "object_storage": 19000}}
+    assert found.sites["hq"]["object_storage"]["endpoint"] == "http://127.0.0.1:19000"
+    assert found.cluster["pki"]["pem"] == "/etc/sovereign/pki/host.pem"
 
 
 def test_model_keys_reach_the_instance() -> None:
@@ -295,3 +303,12 @@ def test_an_object_storage_of_others_is_talked_to_at_its_own_address(given: str,
     edge = contract((site, f"{site}    external: {{object_storage: {given}}}\n")).sites["edge"]
     common = {"authority": None, "region": "cn-north-1", "addressing": "host"}
     assert edge["object_storage"] == {"endpoint": endpoint, "tls_endpoint": tls_endpoint, **common}
+
+
+def test_an_inventory_that_was_exported_has_the_same_order_in_every_template() -> None:
+    # ansible-inventory --export, by which AWX takes an inventory from a project, sorts all keys; templates go by their order.
+    found = contract()
+    for given in (found.cluster, *found.sites.values(), *found.nodes.values()):
+        handed = _trusted(given)
+        assert handed == given
+        assert json.dumps(handed) == json.dumps(given, sort_keys=True)
