@@ -7,7 +7,7 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help lab lab-down lab-status test lint unit sanity molecule test-lab docs build
+.PHONY: help lab lab-down lab-status test lint unit sanity molecule scenario one bench test-lab docs build
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -41,6 +41,18 @@ sanity: ## ansible-test sanity
 molecule: ## All Molecule scenarios
 	@python3 lab/prepare.py all
 	@"$(BIN)/python" -m tests molecule
+
+scenario: ## One Molecule scenario: make scenario S=patroni
+	@python3 lab/prepare.py all
+	@"$(BIN)/molecule" test --scenario-name "$(S)"
+
+one: ## One test file, or what pytest takes: make one T=tests/unit/test_patroni.py
+	@python3 lab/prepare.py venv
+	@"$(BIN)/pytest" $(T)
+
+bench: ## One benchmark, and what it takes: make bench B=lab A=--fresh
+	@python3 lab/prepare.py docker venv
+	@"$(BIN)/python" "tests/benchmarks/$(or $(B),lab).py" $(A)
 
 test-lab: ## The lab end to end
 	@python3 lab/prepare.py all

@@ -40,15 +40,26 @@ options:
     type: bool
     default: false
   prefix:
-    description: Text to begin a generated secret with. It is part of what is kept.
+    description: Text to begin a generated secret with. It is part of what is kept. C({name}) in it stands for the last part of the secret's name.
     type: str
     default: ""
+  by_name:
+    description:
+      - Give one dictionary, from the last part of each name to the secret; with O(retiring) to a list of those that are valid. A loop that fills a
+        dictionary with look-ups would swallow the failure of one of them.
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""
 - name: The key of an API client
   ansible.builtin.set_fact:
     key: "{{ lookup('sovereign.dify.secret', 'model_gateway/web-chat', prefix='sk-web-chat-') }}"
+  no_log: true
+
+- name: The keys of several clients, by client
+  ansible.builtin.set_fact:
+    keys: "{{ lookup('sovereign.dify.secret', 'model_gateway/web-chat', 'model_gateway/core-banking', by_name=true, prefix='sk-{name}-') }}"
   no_log: true
 
 - name: A preshared key of WireGuard
@@ -59,9 +70,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _raw:
-  description: The secrets, in the order of their names.
+  description: The secrets, in the order of their names; or one dictionary, see O(by_name).
   type: list
-  elements: str
+  elements: raw
 """
 
 import base64
@@ -99,7 +110,7 @@ def generate(length: int, encoding: str, prefix: str) -> str:
 class LookupModule(LookupBase):
     """Finds or makes each secret."""
 
-    def run(self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[str]:  # noqa: ANN401 - Ansible's signature
+    def run(self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[Any]:  # noqa: ANN401 - Ansible's signature
         """Give the secrets of the names in ``terms``.
 
         Raises:
@@ -111,13 +122,16 @@ class LookupModule(LookupBase):
         if not self._option("state_dir"):
             self._refuse_a_wrong_state(root.parent, variables)
         check_mode = bool(variables.get("ansible_check_mode", False))
-        found = []
+        retiring = self._option("retiring")
+        found: dict[str, list[str]] = {}
         for term in terms:
-            found.append(self._secret(root, term, check_mode))
+            valid = found.setdefault(term, [self._secret(root, term, check_mode)])
             former = root / f"{term}{RETIRING}"
-            if self._option("retiring") and former.exists():
-                found.append(str(self._loader.get_text_file_contents(str(former))).strip())  # type: ignore[union-attr]
-        return found
+            if retiring and former.exists():
+                valid.append(str(self._loader.get_text_file_contents(str(former))).strip())  # type: ignore[union-attr]
+        if self._option("by_name"):
+            return [{PurePosixPath(term).name: valid if retiring else valid[0] for term, valid in found.items()}]
+        return [secret for term in terms for secret in found[term]]
 
     def _option(self, name: str) -> Any:  # noqa: ANN401 - as typed as the option
         return self.get_option(name)  # type: ignore[no-untyped-call]
@@ -161,7 +175,7 @@ class LookupModule(LookupBase):
             raise AnsibleLookupError(msg)
         path = root / name
         if not path.exists():
-            secret = generate(self._option("length"), self._option("encoding"), self._option("prefix"))
+            secret = generate(self._option("length"), self._option("encoding"), self._option("prefix").replace("{name}", name.name))
             if check_mode:
                 return secret
             keep(path, secret)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from tests.unit.inventory.cases import contract
 
 PROJECT = Path(__file__).resolve().parents[2]
 ROLES = sorted(path for path in (PROJECT / "roles").iterdir() if path.is_dir())
@@ -132,3 +135,28 @@ def test_what_a_role_declares_to_another_is_what_that_one_takes(role: Path) -> N
                 other = call["name"].rpartition(".")[2]
                 taken = load(PROJECT / f"roles/{other}/meta/argument_specs.yml")["argument_specs"][call["tasks_from"]]["options"]
                 assert set(task["vars"]) == set(taken), (path, task["name"])
+
+
+PLACES = [
+    path
+    for pattern in ("roles/*/defaults/*.yml", "roles/*/vars/*.yml", "roles/*/tasks/*.yml", "roles/*/templates/*", "playbooks/**/*.yml")
+    for path in sorted(PROJECT.glob(pattern))
+]
+
+
+def _numbers(found: dict[str, Any]) -> Iterator[int]:
+    for value in found.values():
+        if isinstance(value, dict):
+            yield from _numbers(value)
+        else:
+            yield value
+
+
+@pytest.mark.parametrize("path", PLACES, ids=lambda path: str(path.relative_to(PROJECT)))
+def test_ports_and_paths_that_several_roles_know_stand_in_the_contract_alone(path: Path) -> None:
+    cluster = contract().cluster
+    text = "\n".join(line for line in path.read_text(encoding="utf-8").splitlines() if not line.lstrip().startswith("#"))
+    literals = [cluster["pki"]["directory"], *(str(number) for number in _numbers(cluster["ports"]))]
+    # Not where it is part of something longer, such as a number of bytes.
+    found = [literal for literal in literals if re.search(rf"(?<![\w.-]){re.escape(literal)}(?![\w.-])", text)]
+    assert not found, f"{path.relative_to(PROJECT)} has {found}: read cluster.ports or cluster.pki"

@@ -15,7 +15,7 @@ from ansible.errors import AnsibleError, AnsibleLookupError
 from ansible.parsing.dataloader import DataLoader
 from ansible.parsing.vault import VaultLib, VaultSecret
 from ansible.plugins.loader import lookup_loader
-from ansible.template import Templar
+from ansible.template import Templar, trust_as_template
 
 
 def secret(state_dir: Path, name: str, loader: DataLoader | None = None, variables: dict[str, Any] | None = None, **options: str | int) -> str:
@@ -111,3 +111,26 @@ def test_a_former_secret_is_given_beside_the_new_one_to_who_can_accept_two(tmp_p
 def test_the_ending_of_former_secrets_is_no_name(tmp_path: Path) -> None:
     with pytest.raises(AnsibleLookupError, match="no name of a secret"):
         secret(tmp_path, "redis/app.retiring")
+
+
+def test_several_come_as_a_dictionary_whose_making_fails_as_a_whole(tmp_path: Path) -> None:
+    loader = DataLoader()
+    template = (
+        "{{ lookup('sovereign.dify.secret', *(users | difference(given) | map('regex_replace', '^', 'area/')), by_name=true, "
+        "prefix='sk-{name}-', state_dir=state_dir, retiring=retiring) | combine(given) }}"
+    )
+
+    def found(users: list[str], given: dict[str, str] | None = None, retiring: bool = False) -> Any:
+        variables = {"users": users, "given": given or {}, "state_dir": str(tmp_path), "retiring": retiring}
+        return Templar(loader=loader, variables=variables).template(trust_as_template(template))
+
+    first = found(["one", "two"])
+    assert {name: value[:7] for name, value in first.items()} == {"one": "sk-one-", "two": "sk-two-"}
+    assert found(["two", "one", "three"], {"three": "given"}) == {"two": first["two"], "one": first["one"], "three": "given"}
+    assert found([]) == {}
+    (tmp_path / "secrets/area/two.retiring").write_text("former\n")
+    assert found(["one", "two"], retiring=True) == {"one": [first["one"]], "two": [first["two"], "former"]}
+    # In a loop that fills a dictionary, ansible-core 2.19 to 2.21 drop this failure, and the key of the next client is the answer.
+    (tmp_path / "secrets/area/one").write_text("")
+    with pytest.raises(AnsibleError, match="area/one is empty; put the secret into it"):
+        found(["one", "two"])
