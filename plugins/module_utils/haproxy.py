@@ -180,6 +180,29 @@ def worker(master: Ask, process: int) -> Ask:
     return lambda command: master(f"@!{process} {command}")
 
 
+def watch(look: Callable[[], list[str]], interval: float, sleep: Callable[[float], None] = time.sleep) -> None:
+    """Look for ever; print what there is to tell, once that HAProxy does not answer, and once that it does again.
+
+    Args:
+        look: Looks once, and gives what there is to tell, a sentence each. One look may fall into a reload: that it raises OSError, KeyError or
+            ValueError is told, and no reason to end.
+        interval: Seconds between two looks.
+        sleep: Waits some seconds.
+    """
+    failing = False
+    while True:
+        try:
+            told = look()
+            told += ["HAProxy answers again"] if failing else []
+            failing = False
+        except (OSError, KeyError, ValueError) as error:
+            told = [] if failing else [f"HAProxy did not answer: {error!r}"]
+            failing = True
+        for sentence in told:
+            print(sentence, flush=True)
+        sleep(interval)
+
+
 def select(known: Sequence[Server], name: str, backends: Sequence[str]) -> list[Server]:
     """Return the server of that name in each of the backends; HaproxyError where one does not have it."""
     chosen = [server for server in known if server.name == name and server.backend in backends]

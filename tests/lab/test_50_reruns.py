@@ -71,6 +71,26 @@ def test_check_mode_of_the_installed_artefact_finds_nothing(installed: dict[str,
     assert set(recap.values()) == {"0"}, run.stdout[-5000:]
 
 
+@pytest.mark.parametrize("verb", ["install", "configure", "service"])
+def test_a_verbs_tag_is_safe_alone(verb: str) -> None:
+    """What a task of another tag would have registered is missing; those of one verb, of all roles, do not need each other."""
+    tags = ",".join(f"{path.name}_{verb}" for path in sorted((PROJECT / "roles").iterdir()))
+    command = [
+        "ansible-playbook",
+        "-i",
+        str(PROJECT / "inventories/lab"),
+        "playbooks/site.yml",
+        "--check",
+        "--diff",
+        ONE_OF_EACH_LIMIT,
+        f"--tags={tags}",
+    ]
+    run = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False, timeout=600)
+    assert run.returncode == 0, run.stdout[-5000:] + run.stderr
+    recap = dict(re.findall(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)", run.stdout, flags=re.MULTILINE))
+    assert set(recap.values()) == {"0"}, run.stdout[-5000:]
+
+
 def test_the_smoke_tests_report_is_for_machines_too() -> None:
     report = json.loads((PROJECT / "inventories/lab/.state/reports/smoke.json").read_text())
     assert report["ok"] is True

@@ -15,6 +15,7 @@ from ansible_collections.sovereign.dify.plugins.module_utils.haproxy import (
     select,
     servers,
     settle,
+    watch,
 )
 from ansible_collections.sovereign.dify.plugins.module_utils.save_server_state import unmoved
 
@@ -175,3 +176,24 @@ def test_what_haproxy_runs_is_compared_with_what_is_written_and_with_what_is_dec
     table.write_text('hq/a {"data": []}\n')
     patterns.unlink()
     assert found() == [f"HAProxy runs with another {table} than is written", f"HAProxy runs with another {patterns} than is written"]
+
+
+def test_who_looks_for_ever_says_once_that_nobody_answers(capsys: pytest.CaptureFixture[str]) -> None:
+    looks: list[list[str] | Exception] = [["ended one"], OSError("no socket"), KeyError("process"), [], ["ended two"]]
+    slept: list[float] = []
+
+    def look() -> list[str]:
+        found = looks.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if not looks:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        watch(look, 15, sleep)
+    assert capsys.readouterr().out.splitlines() == ["ended one", "HAProxy did not answer: OSError('no socket')", "HAProxy answers again", "ended two"]
+    assert slept == [15] * 5

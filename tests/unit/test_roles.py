@@ -160,3 +160,25 @@ def test_ports_and_paths_that_several_roles_know_stand_in_the_contract_alone(pat
     # Not where it is part of something longer, such as a number of bytes.
     found = [literal for literal in literals if re.search(rf"(?<![\w.-]){re.escape(literal)}(?![\w.-])", text)]
     assert not found, f"{path.relative_to(PROJECT)} has {found}: read cluster.ports or cluster.pki"
+
+
+def _own(tasks: Any) -> Iterator[dict[str, Any]]:
+    """Give the tasks that run on the controller."""
+    for task in tasks or []:
+        for part in ("block", "rescue", "always"):
+            yield from _own(task.get(part))
+        if task.get("delegate_to") == "localhost":
+            yield task
+
+
+def test_who_logs_in_as_a_user_with_sudo_needs_none_on_the_controller() -> None:
+    # The keyword loses against the variable ansible_become, which users set for all; a variable of the task or the play wins.
+    wrong = []
+    for path in sorted([*PROJECT.glob("roles/*/tasks/*.yml"), *PROJECT.glob("playbooks/**/*.yml")]):
+        for item in load(path) or []:
+            tasks = item.get("tasks") if "hosts" in item else [item]
+            own = [item] if item.get("hosts") == "localhost" else list(_own(tasks))
+            wrong += [
+                f"{path.relative_to(PROJECT)}: {task.get('name')}" for task in own if (task.get("vars") or {}).get("ansible_become") is not False
+            ]
+    assert not wrong, wrong

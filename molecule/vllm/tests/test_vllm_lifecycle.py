@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.sovereign.dify.plugins.module_utils.model_plan.processor import AVX512, flags
 from edited import run_with
 from gateway_load import Load, ask
 
@@ -20,7 +21,7 @@ OVERLOAD_S = float(os.environ.get("OVERLOAD_SECONDS", "35"))
 RESTART_MODELS = "../../playbooks/ops/restart_models.yml"
 DOUBLE = "double: {classification: restricted, source: /srv/models/tiny, tensor_parallel: 2, max_model_len: 1024, hosts: [gpu]}"
 # vLLM's library for processors without AVX-512 has no kernel for weights of four bits: such a model loads, and its engine dies of the first question.
-FOUR_BITS = "avx512f" in Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+FOUR_BITS = flags() >= AVX512
 AWQ, GPTQ = ("tiny-awq, quantization: awq", "tiny-gptq") if FOUR_BITS else ("tiny-w8a8", "tiny-w8a8")
 QUANTISED = f"""awq: {{classification: public, source: /srv/models/{AWQ}, tensor_parallel: 2, max_model_len: 1024, hosts: [gpu]}}
   gptq: {{classification: public, source: /srv/models/{GPTQ}, max_model_len: 1024, port: 8777, hosts: [gpu2]}}

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import argparse
 import re
-import time
 
-from haproxy import Ask, runtime, sessions
+from haproxy import Ask, runtime, sessions, watch
 
 INTERVAL = 15.0
 """Seconds between two looks."""
@@ -46,23 +45,12 @@ def end_overdue(ask: Ask, longest: float) -> list[str]:
 
 
 def main() -> None:
-    """Look for ever; say once if HAProxy does not answer, and once when it does again."""
+    """Look for ever."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--socket", required=True, help="HAProxy's, for administration")
     parser.add_argument("--longest", type=float, required=True, metavar="SECONDS", help="how long a request may last")
     given = parser.parse_args()
-    ask, failing = runtime(given.socket), False
-    while True:
-        try:
-            told = end_overdue(ask, given.longest)
-            told += ["HAProxy answers again"] if failing else []
-            failing = False
-        except OSError as error:
-            told = [] if failing else [f"HAProxy did not answer: {error!r}"]
-            failing = True
-        for line in told:
-            print(line, flush=True)
-        time.sleep(INTERVAL)
+    watch(lambda: end_overdue(runtime(given.socket), given.longest), INTERVAL)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from __future__ import annotations
 import sys
 import time
 
-from haproxy import CLOSED, ESTABLISHED, Ask, runtime, servers, sessions, worker, workers
+from haproxy import CLOSED, ESTABLISHED, Ask, runtime, servers, sessions, watch, worker, workers
 
 INTERVAL_S = 0.5
 DRAIN_S = 2.0
@@ -94,21 +94,9 @@ class Supervisor:
 
 
 def main(socket: str, former: str) -> None:
-    """Look for ever; say once if HAProxy does not answer, and once when it does again."""
+    """Look for ever."""
     supervisor = Supervisor(runtime(socket), int(former))
-    failing = False
-    while True:
-        try:
-            told = supervisor.look(time.monotonic())
-            told += ["HAProxy answers again"] if failing else []
-            failing = False
-        except (OSError, KeyError, ValueError) as error:
-            # One look may fall into a reload.
-            told = [] if failing else [f"HAProxy did not answer: {error!r}"]
-            failing = True
-        for line in told:
-            print(line, flush=True)
-        time.sleep(INTERVAL_S)
+    watch(lambda: supervisor.look(time.monotonic()), INTERVAL_S)
 
 
 if __name__ == "__main__":
