@@ -182,3 +182,16 @@ def test_who_logs_in_as_a_user_with_sudo_needs_none_on_the_controller() -> None:
                 f"{path.relative_to(PROJECT)}: {task.get('name')}" for task in own if (task.get("vars") or {}).get("ansible_become") is not False
             ]
     assert not wrong, wrong
+
+
+def test_nothing_depends_on_a_notification_that_dies_with_the_run() -> None:
+    # The firewall's handler is the one whose loss is harmless, for reasons that stand there.
+    assert [path.relative_to(PROJECT).as_posix() for path in PROJECT.glob("roles/*/handlers/*")] == ["roles/firewall/handlers/main.yml"]
+    assert [handler["name"] for handler in load(PROJECT / "roles/firewall/handlers/main.yml")] == ["Apply the firewall's rules"]
+    notified = {
+        name
+        for path in (*PROJECT.glob("roles/*/tasks/*.yml"), *PROJECT.glob("playbooks/**/*.yml"))
+        for line in re.findall(r"^ *notify: *(.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+        for name in re.split(r", *", line.strip("[]"))
+    }
+    assert notified == {"Apply the firewall's rules"}
