@@ -174,3 +174,10 @@ def test_a_stranger_cannot_claim_it_by_what_a_member_could(on: Any, contract: An
             assert time.monotonic() < deadline, "a member's claim had no effect: the claim above proves nothing"
             time.sleep(0.1)
     claimed.result()
+
+
+def test_an_address_that_nobody_else_could_take_over_is_refused() -> None:
+    alone = [{"name": "one", "address": "{{ node.address }}"}]
+    run = rerun("--tags=preflight", keepalived_members=alone)
+    assert run.returncode != 0
+    assert "another host could take the address over (1 in keepalived_members)" in " ".join(run.stdout.split())
