@@ -46,8 +46,15 @@ TLS_CIPHERS = tuple(
 TLS_CIPHERSUITES = ("TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256", "TLS_AES_128_GCM_SHA256")
 """Suites of TLS 1.3."""
 MEMBER_PORTS = {
-    "etcd": 2379, "etcd_peer": 2380, "postgresql": 5432, "patroni": 8008, "pgbouncer": 6432, "redis": 6379, "redis_sentinel": 26379,
-    "rabbitmq": 5671, "object_storage": 6280,
+    "etcd": 2379,
+    "etcd_peer": 2380,
+    "postgresql": 5432,
+    "patroni": 8008,
+    "pgbouncer": 6432,
+    "redis": 6379,
+    "redis_sentinel": 26379,
+    "rabbitmq": 5671,
+    "object_storage": 6280,
 }
 """Where members of the data tier listen at their own addresses. No key of the file sets them."""
 _EGRESS = (("udp", [53], "DNS"), ("tcp", [53], "DNS"), ("udp", [123], "NTP"), ("tcp", [80, 443], "HTTP and HTTPS"))
