@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,6 +16,8 @@ from typing import Any
 OK, MISSING_PATH, NO_BACKUP, MISSING_DATA = 0, 1, 2, 3
 COLUMNS = ("backup", "type", "restorable from", "took s", "cluster MB", "added MB", "ok")
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+LOCKED = 50
+"""Exit code where another process holds the lock (pgBackRest's LockAcquireError)."""
 
 
 class PgbackrestError(Exception):
@@ -106,6 +109,29 @@ def read(text: str, stanza: str) -> Repository:
         archive=f"archive/{stanza}/{archives[-1]['id']}" if archives[-1].get("id") else "",
         archive_to=archives[-1].get("max") or "",
     )
+
+
+def when_unlocked(
+    command: Callable[[], tuple[int, str, str]], attempts: int = 60, sleep: Callable[[float], None] = time.sleep
+) -> tuple[int, str, str]:
+    """Run a command of pgBackRest as soon as nobody else holds the stanza's lock.
+
+    A server that runs already has segments to archive, and each attempt at it, which fails for as long as there is no stanza, holds the lock for a moment.
+
+    Args:
+        command: Runs it; gives its exit code and what it printed.
+        attempts: How often, a second apart.
+        sleep: Waits some seconds.
+
+    Returns:
+        What the last attempt gave.
+    """
+    for dummy in range(attempts - 1):
+        done = command()
+        if done[0] != LOCKED:
+            return done
+        sleep(1)
+    return command()
 
 
 def reason(text: str) -> str:

@@ -50,7 +50,7 @@ running: {description: Whether a backup is being made on this host., returned: s
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.sovereign.dify.plugins.module_utils.pgbackrest import PgbackrestError, Repository, read, reason
+from ansible_collections.sovereign.dify.plugins.module_utils.pgbackrest import PgbackrestError, Repository, read, reason, when_unlocked
 
 MISMATCH = 28
 """pgBackRest's exit code where the repository knows another cluster under that name."""
@@ -83,10 +83,10 @@ def main() -> None:
         before = look()
         after, changed = before, module.params["create"] and not before.exists
         if module.params["create"] and not module.check_mode:
-            code, out, err = pgbackrest("stanza-create")
+            code, out, err = when_unlocked(lambda: pgbackrest("stanza-create"))
             if code == MISMATCH and upgrade:
                 changed = True
-                code, out, err = pgbackrest("stanza-upgrade")
+                code, out, err = when_unlocked(lambda: pgbackrest("stanza-upgrade"))
             if code == MISMATCH:
                 module.fail_json(
                     msg=f"The repository holds the backups of another cluster under the name {stanza} (system {', '.join(before.systems)}). To bring "

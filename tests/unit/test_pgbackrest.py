@@ -21,6 +21,7 @@ from ansible_collections.sovereign.dify.plugins.module_utils.pgbackrest import (
     read,
     reason,
     rows,
+    when_unlocked,
 )
 
 # A Sunday.
@@ -169,3 +170,14 @@ def test_times_are_read_as_postgresql_writes_them() -> None:
     assert moment("2026-11-22 01:30:00+00") == NOW
     assert moment("2026-11-22 02:30:00.000+01") == NOW
     assert moment("2026-11-22T01:30:00Z") == NOW
+
+
+def test_a_command_waits_for_the_lock_that_archiving_holds_for_a_moment() -> None:
+    slept: list[float] = []
+    answers = [(50, "", "locked"), (50, "", "locked"), (0, "made", "")]
+    assert when_unlocked(lambda: answers.pop(0), sleep=slept.append) == (0, "made", "")
+    assert slept == [1, 1]
+    # Another failure is no reason to try again, and a lock that stays is told.
+    assert when_unlocked(lambda: (28, "", "mismatch"), sleep=slept.append)[0] == 28
+    assert when_unlocked(lambda: (50, "", "locked"), attempts=3, sleep=slept.append) == (50, "", "locked")
+    assert len(slept) == 4

@@ -82,7 +82,7 @@ def test_changes_lose_no_request(on: Any) -> None:
     assert {host for host, count in changed(run_again).items() if count} == set(ADDRESS)
     ledger = result(run)
     assert (ledger["failed"], ledger["unread"], ledger["lost"]) == ([], [], [])
-    assert ledger["acknowledged"] > 5
+    assert ledger["acknowledged"] >= 3
     assert {host: processes(on, host) for host in ADDRESS} == before
     now = reloads(on)
     assert {host for host in ADDRESS if int(now[host]) > int(taken_up[host])} == set(ADDRESS)
