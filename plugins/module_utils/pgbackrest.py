@@ -116,7 +116,7 @@ def when_unlocked(
 ) -> tuple[int, str, str]:
     """Run a command of pgBackRest as soon as nobody else holds the stanza's lock.
 
-    A server that runs already has segments to archive, and each attempt at it, which fails as long as there is no stanza, holds the lock for a moment.
+    A server that runs already has segments to archive, and each attempt at it, which fails while there is no stanza, holds the lock for a moment.
 
     Args:
         command: Runs it; gives its exit code and what it printed.
