@@ -127,7 +127,7 @@ def test_most_reads_leave_the_primary_where_nobody_writes(site: Site, protocol: 
 
 def test_reads_of_a_writing_transaction_stay_with_the_primary(site: Site) -> None:
     counts = reads(site, "-b tpcb-like -M prepared")
-    assert counts[site.leader()] > 100
+    assert counts[site.leader()] > 10
     assert counts[site.follower()] == 0, counts
 
 
