@@ -155,18 +155,28 @@ def scenarios() -> list[str]:
     return sorted((name for name in names if name != "lab"), key=lambda name: rank.get(name, len(rank)))
 
 
+def containers(name: str, *options: str) -> list[str]:
+    """Give the names of a scenario's containers.
+
+    Args:
+        name: The scenario's name.
+        *options: For ``docker ps``, such as ``--all``.
+    """
+    text = (PROJECT / f"molecule/{name}/inventory/cluster.yml").read_text(encoding="utf-8")
+    cluster = re.search(r"^name: (\S+)", text, re.MULTILINE)
+    label = f"label=org.sovereign-dify.lab={cluster[1] if cluster else name}"
+    command = ["docker", "ps", *options, "--filter", label, "--format", "{{.Names}}"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
+
+
 def left_over(name: str) -> bool:
     """Tell whether a run that was interrupted has left something of a scenario behind: hosts, what they were given, or Molecule's own memory of them.
 
     Args:
         name: The scenario's name.
     """
-    directory = PROJECT / f"molecule/{name}"
-    cluster = re.search(r"^name: (\S+)", (directory / "inventory/cluster.yml").read_text(encoding="utf-8"), re.MULTILINE)
-    label = f"label=org.sovereign-dify.lab={cluster[1] if cluster else name}"
-    listed = subprocess.run(["docker", "ps", "--all", "--quiet", "--filter", label], capture_output=True, text=True, check=False).stdout
     remembered = list(Path("~/.ansible/tmp").expanduser().glob(f"molecule.*.{name}"))
-    return bool(listed.strip() or remembered or (directory / "inventory/.state").exists())
+    return bool(containers(name, "--all") or remembered or (PROJECT / f"molecule/{name}/inventory/.state").exists())
 
 
 def molecule(beside: Callable[[], object] | None = None) -> list[Outcome]:

@@ -22,6 +22,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from lab.cut import Cut, cut
+from tests.__main__ import containers
 
 PROJECT = Path(__file__).resolve().parents[2]
 LOOK = r"""
@@ -46,9 +47,6 @@ class Scenario:
         """Find its hosts."""
         self.name = name
         self.directory = PROJECT / "molecule" / name
-        cluster = (self.directory / "inventory/cluster.yml").read_text(encoding="utf-8")
-        match = re.search(r"^name: (\S+)", cluster, re.MULTILINE)
-        self.cluster = match[1] if match else ""
         inventory = [f"--inventory={self.directory}/inventory", f"--inventory={PROJECT}/molecule/shared/substrate.yml"]
         self.command = ["ansible-playbook", f"{self.directory}/converge.yml", *inventory]
         self.environment = {
@@ -79,10 +77,8 @@ class Scenario:
 
     def look(self) -> dict[str, str]:
         """Give what there is on the hosts: for each file and unit, by host, what it is."""
-        label = f"label=org.sovereign-dify.lab={self.cluster}"
-        listed = subprocess.run(["docker", "ps", "--filter", label, "--format", "{{.Names}}"], capture_output=True, text=True, check=True)
         found = {}
-        for container in listed.stdout.split():
+        for container in containers(self.name):
             said = subprocess.run(["docker", "exec", container, "sh", "-c", LOOK], capture_output=True, text=True, check=True)
             for line in said.stdout.splitlines():
                 name, dummy, state = line.partition(" ")

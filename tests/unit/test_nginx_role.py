@@ -76,4 +76,7 @@ def test_dify_is_asked_with_mutual_tls_and_sockets_stay_with_one_server() -> Non
     assert [name for name, upstream in upstreams.items() if upstream.get("sticky")] == ["dify_websocket"]
     (socket,) = [location for location in value(DIFY, "{{ nginx_locations }}") if location["upstream"] == "dify_websocket"]
     assert socket["websocket"] is True
-    assert upstreams["dify_plugin_daemon"]["servers"][0]["port"] == value(DIFY, "{{ cluster.ports.dify.webhooks }}")
+    given = yaml.safe_load((ROLE.parent / "dify/vars/main.yml").read_text(encoding="utf-8"))["__dify_ports"]
+    ports = {name: value(DIFY, text) for name, text in given.items() if name.endswith("_tls")}
+    assert upstreams["dify_plugin_daemon"]["servers"][0]["port"] == ports["webhooks_tls"]
+    assert (ports["api_tls"], ports["websocket_tls"], ports["web_tls"]) == (9441, 9442, 9443)

@@ -161,6 +161,7 @@ def test_a_derived_port_steps_over_those_of_the_gateway() -> None:
     name = next(f"m{number}" for number in count() if 8100 + zlib.crc32(f"m{number}".encode()) % 800 == 8443)
     found = contract(("  faq: {", f"  {name}: {{"), ("[assistant, faq]", f"[assistant, {name}]"))
     assert found.nodes["edge-gw1"]["models"][0]["port"] == 8445
+    assert 8445 not in found.cluster["ports"].values()
 
 
 def test_ports_of_the_file_reach_the_contract_and_move_no_others() -> None:
