@@ -2,7 +2,7 @@
 
 Their kernel module is a real one, though it does nothing: DKMS builds it against the headers of a kernel of the distribution. Their programs answer
 what the roles ask, and no more. Writes to /srv/nvidia and over /sys/bus/pci/devices, takes apt's other sources away, and prints the checksum of the
-packages' manifest.
+packages' manifest. The scenarios cuda and nvidia_container_toolkit use it as well.
 """
 
 from __future__ import annotations
@@ -164,6 +164,7 @@ def main() -> None:
     parser.add_argument("--gpu", action="append", default=[], metavar="ID")
     parser.add_argument("--nvswitch", action="append", default=[], metavar="ID")
     parser.add_argument("--does-not-compile", action="store_true")
+    parser.add_argument("--toolkits", action="store_true", help="also the packages of CUDA and of the container toolkit")
     parser.add_argument("versions", nargs="+", metavar="VERSION")
     options = parser.parse_args()
     bus([("0x030200", device) for device in options.gpu] + [("0x068000", device) for device in options.nvswitch])
@@ -175,7 +176,8 @@ def main() -> None:
         DIRECTORY.mkdir(exist_ok=True)
         for version in options.versions:
             driver(version, not options.does_not_compile)
-        toolkits()
+        if options.toolkits:
+            toolkits()
         sums = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in sorted(DIRECTORY.glob("*.deb"))]
         manifest.write_text("".join(sums))
     print(hashlib.sha256(manifest.read_bytes()).hexdigest())

@@ -57,7 +57,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ansible import context
+from ansible import constants, context
 from ansible.errors import AnsibleParserError
 from ansible.inventory.data import InventoryData
 from ansible.inventory.helpers import get_group_vars
@@ -71,12 +71,35 @@ from ansible_collections.sovereign.dify.plugins.module_utils.cluster.groups impo
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.hosts import Earlier
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.load import load
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.report import RefusedError
+from ansible_collections.sovereign.dify.plugins.plugin_utils.preload import preload
 
 NAMES = ("cluster.yml", "cluster.yaml")
 VARIABLE_DIRECTORIES = ("group_vars", "host_vars")
 
 _REFUSED: set[str] = set()
 """Files that were refused, and explained, by this process."""
+
+
+class LastWordError(AnsibleParserError):
+    """A refusal that ends the run at once, so that it is the last thing on the screen.
+
+    Where a source that no plugin can parse is an error, Ansible still offers a refused file to the other plugins first, and shows what each of them
+    has to say of a file that is not for it. Before it notes an error of a plugin and goes on to the next, it asks the error where it comes from: this
+    one answers that question with itself, as a plain error, which nobody catches before the command line does. Were it not asked, all would be shown.
+    """
+
+    @property
+    def obj(self) -> None:
+        """End the run."""
+        raise AnsibleParserError(self._message, help_text=self._help_text) from None
+
+    @obj.setter
+    def obj(self, value: object) -> None:
+        """Have no place in a file: the details name them all."""
+
+    @property
+    def _formatted_source_context(self) -> None:
+        """Whoever prints this error asks for that place, too, and is to get the text."""
 
 
 class InventoryModule(BaseInventoryPlugin):
@@ -94,7 +117,7 @@ class InventoryModule(BaseInventoryPlugin):
         """Read the file and fill the inventory; nothing is added when the file holds a mistake."""
         super().parse(inventory, loader, path, cache)
         if not HAS_NETADDR:
-            raise AnsibleParserError("sovereign.dify.cluster needs the Python library netaddr on the controller: pip install netaddr")
+            raise self._refused(path, "sovereign.dify.cluster needs the Python library netaddr on the controller: pip install netaddr")
         if problem := _misplaced(path) or self._second(inventory, path):
             raise self._refused(path, f"{path}: refused; nothing was loaded", f"  {problem}")
         try:
@@ -102,14 +125,20 @@ class InventoryModule(BaseInventoryPlugin):
         except RefusedError as refused:
             raise self._refused(path, refused.report.headline(), refused.report.details()) from None
         self._fill(inventory, contract, loader, path)
+        # Here, because this runs in Ansible's own process, whatever started it and whatever its configuration.
+        preload()
 
-    def _refused(self, path: str, headline: str, details: str) -> AnsibleParserError:
-        """Explain once: Ansible offers a refused file to the plugin `auto` next, which comes back here."""
+    def _refused(self, path: str, headline: str, details: str = "") -> AnsibleParserError:
+        """Explain once, and last where the run ends with it."""
+        # As help text the details are shown once; as part of the message Ansible would print them twice. It joins texts of one line to one line.
+        help_text = f"{details}\n" if details else None
+        if constants.config.get_config_value("INVENTORY_ANY_UNPARSED_IS_FAILED"):
+            return LastWordError(headline, help_text=help_text)
+        # Ansible offers a refused file to the plugin `auto` next, which comes back here.
         if path in _REFUSED:
             return AnsibleParserError(f"{path}: refused, for the reasons above")
         _REFUSED.add(path)
-        # As help text the details are shown once; as part of the message Ansible would print them twice.
-        return AnsibleParserError(headline, help_text=details)
+        return AnsibleParserError(headline, help_text=help_text)
 
     def _second(self, inventory: InventoryData, path: str) -> str:
         """Say what is wrong if the inventory holds a platform of another source already; then nothing of either stays in it.

@@ -9,7 +9,7 @@ import pwd
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,6 +102,19 @@ def look(path: Path) -> Found:
     elif stat.S_ISDIR(status.st_mode):
         kind = "directory"
     return Found(kind, content, status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode))
+
+
+def extras(directory: Path, only: Collection[str]) -> list[Wanted]:
+    """Find what is in a directory and is not to be.
+
+    Args:
+        directory: Its path.
+        only: Names that it may hold.
+
+    Returns:
+        Its other entries, to be absent.
+    """
+    return [Wanted(path, "absent") for path in sorted(directory.iterdir()) if path.name not in only] if directory.is_dir() else []
 
 
 def changes(wanted: Iterable[Wanted], check_mode: bool = False) -> list[Change]:

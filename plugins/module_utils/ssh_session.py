@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The SSH connection that a process on a host belongs to, and whether rules for SSH would let it in."""
+"""The SSH connection that a process on a host belongs to."""
 
 from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,9 +59,3 @@ def current(proc: Path = Path("/proc"), process: int | None = None) -> Session |
                 return found
         pid = parent
     return None
-
-
-def within(client: str, networks: Sequence[str]) -> bool:
-    """Tell whether an address lies in one of some networks."""
-    address = ipaddress.ip_address(client)
-    return any(address in ipaddress.ip_network(network, strict=False) for network in networks)

@@ -54,8 +54,7 @@ held: {description: Packages that were not held., returned: always, type: list, 
 """
 
 from ansible.module_utils.basic import AnsibleModule
-
-SHOWN = "--showformat=${Package} ${Version} ${db:Status-Want} ${db:Status-Status}\\n"
+from ansible_collections.sovereign.dify.plugins.module_utils.apt_packages import SHOWN, parse_packages, versions, wanting
 
 
 def main() -> None:
@@ -69,17 +68,15 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    versions = {name.partition("=")[0]: name.partition("=")[2] for name in module.params["name"]}
-    hold = list(versions) if module.params["hold"] is None else module.params["hold"]
-    dummy, listed, dummy = module.run_command(["dpkg-query", "--show", SHOWN, *{**versions, **dict.fromkeys(hold)}])
-    rows = [line.split() for line in listed.splitlines() if line.endswith(" installed")]
-    present = {name: (version, wanted) for name, version, wanted, dummy in rows}
-    missing = [name for name, version in versions.items() if name not in present or version not in {"", present[name][0]}]
-    loose = [name for name in hold if name not in present or present[name][1] != "hold"]
+    names = list(versions(module.params["name"]))
+    hold = names if module.params["hold"] is None else module.params["hold"]
+    present = parse_packages(module.run_command(["dpkg-query", "--show", SHOWN, *dict.fromkeys([*names, *hold])])[1])
+    found = wanting(module.params["name"], hold, present)
+    missing, loose = found.missing, found.loose
     here = [name for name in loose if name in present]
     if not missing and len(here) < len(loose):
         absent = ", ".join(name for name in loose if name not in present)
-        module.fail_json(msg=f"hold: {absent}: not installed, neither by itself nor along with {', '.join(versions)}", installed=[], held=[])
+        module.fail_json(msg=f"hold: {absent}: not installed, neither by itself nor along with {', '.join(names)}", installed=[], held=[])
     if here and not module.check_mode:
         module.run_command(["dpkg", "--set-selections"], data="".join(f"{name} hold\n" for name in here), check_rc=True)
     module.exit_json(

@@ -39,6 +39,10 @@ options:
         type: str
         choices: [file, directory, absent]
         default: file
+      only:
+        description: Names that a directory may hold. Whatever else is in it goes, after the files have been put in place.
+        type: list
+        elements: str
       src:
         description: Template on the controller, looked up like that of M(ansible.builtin.template).
         type: str
@@ -116,11 +120,12 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.sovereign.dify.plugins.module_utils.config_files import ConfigFilesError, Wanted, apply, changes
+from ansible_collections.sovereign.dify.plugins.module_utils.config_files import ConfigFilesError, Wanted, apply, changes, extras
 
 FILE_OPTIONS: dict[str, Any] = {
     "dest": {"type": "path", "required": True},
     "state": {"type": "str", "choices": ["file", "directory", "absent"], "default": "file"},
+    "only": {"type": "list", "elements": "str"},
     "src": {"type": "str"},
     "vars": {"type": "dict", "default": {}},
     "copy": {"type": "str"},
@@ -154,6 +159,7 @@ def main() -> None:
     contents = json.loads(module.params["payload"] or "{}")
     try:
         wanted = [want(module, item, contents) for item in module.params["files"]]
+        wanted += [extra for item in module.params["files"] if item["only"] is not None for extra in extras(Path(item["dest"]), item["only"])]
         pending = changes(wanted, module.check_mode)
         if not module.check_mode:
             apply(pending, check)

@@ -45,7 +45,7 @@ def bench(report: Path, **variables: object) -> subprocess.CompletedProcess[str]
 
 
 def test_sixteen_at_a_time_are_worked_on_together(tmp_path: Path) -> None:
-    # How much faster that is depends on who gets the busy cores; it is printed, and a benchmark's to judge.
+    # How much faster that is depends on who gets the busy cores; it is printed, and tests/benchmarks/batching.py measures it.
     with Running() as running:
         run = bench(tmp_path / "bench.json", model="assistant", bench_concurrency=[1, 16])
     assert run.returncode == 0, run.stdout[-4000:] + run.stderr
@@ -64,5 +64,5 @@ def test_sixteen_at_a_time_are_worked_on_together(tmp_path: Path) -> None:
 def test_a_model_that_there_is_not_is_refused_with_those_there_are(tmp_path: Path) -> None:
     run = bench(tmp_path / "bench.json", model="oracle")
     assert run.returncode != 0
-    assert "one of risk-scoring, assistant, faq" in " ".join(run.stdout.split()), run.stdout
+    assert "one of assistant, faq, risk-scoring" in " ".join(run.stdout.split()), run.stdout
     assert not (tmp_path / "bench.json").exists()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.sovereign.dify.plugins.module_utils.config_files import ConfigFilesError, Wanted, apply, changes
+from ansible_collections.sovereign.dify.plugins.module_utils.config_files import ConfigFilesError, Wanted, apply, changes, extras
 
 PROJECT = Path(__file__).resolve().parents[2]
 ME: dict[str, Any] = {"owner": getpass.getuser(), "group": grp.getgrgid(os.getegid()).gr_name}
@@ -93,6 +93,16 @@ def test_a_file_system_that_gives_out_puts_everything_back(tmp_path: Path, monke
     with pytest.raises(ConfigFilesError, match="two: No space left on device; nothing has been changed"):
         apply(pending, accept)
     assert tree(tmp_path) == before
+
+
+def test_what_a_directory_is_not_to_hold_goes(tmp_path: Path) -> None:
+    for name in ("redis.nft", "etcd.nft", ".draft"):
+        (tmp_path / name).write_text("x")
+    found = changes(extras(tmp_path, ["redis.nft", "nginx.nft"]))
+    assert [change.wanted.path.name for change in found] == [".draft", "etcd.nft"]
+    apply(found, lambda command: "")
+    assert [path.name for path in tmp_path.iterdir()] == ["redis.nft"]
+    assert extras(tmp_path / "missing", []) == []
 
 
 def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def test_rules_that_would_cut_this_run_are_refused_before_anything_is_written(pl
     before = on("debian12").check_output(files)
     run = play("firewall_configure,firewall_service", **wrong)
     assert run.returncode != 0
-    assert "Ansible came from 198.18.21.1 to 198.18.21.12 port 22" in " ".join(run.stdout.split()), run.stdout
+    assert "this run, which came from 198.18.21.1 to 198.18.21.12 port 22" in " ".join(run.stdout.split()), run.stdout
     assert on("debian12").check_output(files) == before
 
 

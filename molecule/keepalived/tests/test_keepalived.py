@@ -180,4 +180,6 @@ def test_an_address_that_nobody_else_could_take_over_is_refused() -> None:
     alone = [{"name": "one", "address": "{{ node.address }}"}]
     run = rerun("--tags=preflight", keepalived_members=alone)
     assert run.returncode != 0
-    assert "another host could take the address over (1 in keepalived_members)" in " ".join(run.stdout.split())
+    said = " ".join((run.stdout + run.stderr).split())
+    assert f"No other host could take {ADDRESS} over (1 in keepalived_members)" in said
+    assert "keepalived_interface" not in said, "nothing else is wrong"

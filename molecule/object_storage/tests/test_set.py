@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from typing import Any
 
 import pytest
@@ -9,13 +10,15 @@ from s3_client import ADDRESS, CLUSTER, begin, result, until
 
 from lab.testing import changed, docker, rerun
 
-# Writes numbered objects, and beside that reads those that were acknowledged, again and again: with pauses, for the hosts share two cores.
+# Writes numbered objects until it is told to stop, and beside that reads those that were acknowledged, again and again: with pauses, for the hosts
+# share two cores.
 LEDGER = """
-acknowledged, failed, unread, reads, end = [], [], [], 0, time.monotonic() + job["seconds"]
+import os
+acknowledged, failed, unread, reads, end = [], [], [], 0, time.monotonic() + job["limit"]
 
 def write():
     s3, number = client(), 0
-    while time.monotonic() < end:
+    while time.monotonic() < end and not os.path.exists(job["stop"]):
         number += 1
         try:
             s3.put_object(Bucket="uploads", Key=f"{job['run']}/{number}", Body=str(number).encode() * 500)
@@ -45,6 +48,31 @@ print(json.dumps({"acknowledged": len(acknowledged), "failed": failed, "reads": 
 """
 
 
+STOP = "/run/stop-writing"
+WRITES = 15
+"""How many objects are written whatever the time that they take."""
+
+
+def start(on: Any, run: str) -> subprocess.Popen[str]:
+    """Start the ledger on the client's host, and wait for its first object."""
+    before = written(on)
+    on("client").check_output(f"rm -f {STOP}")
+    process = begin(LEDGER, run=run, stop=STOP, limit=600)
+    until(lambda: bool(written(on) - before), 60)
+    return process
+
+
+def finish(on: Any, process: subprocess.Popen[str]) -> dict[str, Any]:
+    """Let so many more objects be written, stop the ledger, and give its report."""
+    before = written(on)
+    try:
+        until(lambda: len(written(on) - before) >= WRITES, 240)
+    finally:
+        on("client").check_output(f"touch {STOP}")
+    ledger: dict[str, Any] = result(process)
+    return ledger
+
+
 def rings(on: Any, host: str) -> str:
     """Digests of a member's rings and of what they are made from."""
     return str(on(host).check_output("cd /etc/swift && sha256sum *.builder *.ring.gz"))
@@ -53,6 +81,11 @@ def rings(on: Any, host: str) -> str:
 def copies(on: Any, host: str) -> set[str]:
     """Files of objects on a member, by what they hold and when it was written."""
     return set(on(host).check_output("cd /srv/node/d1/objects && find . -name '*.data' -o -name '*.ts'").split())
+
+
+def written(on: Any) -> set[str]:
+    """Objects on the member that no test strikes."""
+    return set(on("s3c").run("find /srv/node/d1/objects -name '*.data'").stdout.split())
 
 
 def processes(on: Any, host: str) -> dict[str, str]:
@@ -77,17 +110,24 @@ def test_changes_lose_no_request(on: Any) -> None:
     cut = rerun("--tags=object_storage_configure", **settings)
     assert {host for host, count in changed(cut).items() if count} == set(ADDRESS)
     assert reloads(on) == taken_up
-    run = begin(LEDGER, run="change", seconds=25)
+    run = start(on, "change")
     run_again = rerun("--tags=object_storage_configure,object_storage_service", **settings)
     assert {host for host, count in changed(run_again).items() if count} == set(ADDRESS)
-    ledger = result(run)
+    ledger = finish(on, run)
     assert (ledger["failed"], ledger["unread"], ledger["lost"]) == ([], [], [])
-    assert ledger["acknowledged"] >= 3
+    assert ledger["acknowledged"] > WRITES
+    assert ledger["reads"] > 0
     assert {host: processes(on, host) for host in ADDRESS} == before
     now = reloads(on)
     assert {host for host in ADDRESS if int(now[host]) > int(taken_up[host])} == set(ADDRESS)
     again = rerun("--tags=object_storage_configure,object_storage_service", **settings)
     assert set(changed(again).values()) == {0}, again.stdout
+
+
+def test_what_does_not_run_beside_a_target_that_does_is_started(on: Any) -> None:
+    on("s3b").run_expect([0], "systemctl stop swift-object-updater && systemctl is-active object_storage.target")
+    assert changed(rerun("--tags=object_storage_service", "--limit=s3b")) == {"s3b": 1}
+    on("s3b").run_expect([0], "systemctl is-active swift-object-updater")
 
 
 def test_secrets_that_would_hide_all_objects_are_refused(on: Any) -> None:
@@ -99,17 +139,17 @@ def test_secrets_that_would_hide_all_objects_are_refused(on: Any) -> None:
 
 
 def test_a_host_that_dies_costs_no_read_and_gets_back_what_it_missed(on: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    run = begin(LEDGER, run="kill", seconds=30)
-    until(lambda: on("s3c").run("find /srv/node/d1/objects -name '*.data' | wc -l").stdout.strip() != "0", 20)
+    run = start(on, "kill")
     try:
         docker("kill", f"{CLUSTER}-s3b")
-        ledger = result(run)
+        ledger = finish(on, run)
     finally:
         docker("start", f"{CLUSTER}-s3b")
     with capsys.disabled():
         print(f"\n{ledger['acknowledged']} acknowledged, {len(ledger['failed'])} refused, {ledger['reads']} reads while a host died")
     assert (ledger["unread"], ledger["lost"]) == ([], [])
     assert ledger["acknowledged"] > 10
+    assert ledger["reads"] > 0
     # What was on its way to the host when it died.
     assert len(ledger["failed"]) <= 3, ledger["failed"]
     took = until(lambda: copies(on, "s3a") == copies(on, "s3b") == copies(on, "s3c"), 240)

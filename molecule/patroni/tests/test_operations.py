@@ -5,7 +5,7 @@ A leader that is lost is the lab's: there its clients are there, too.
 
 from __future__ import annotations
 
-from time import sleep
+from time import monotonic, sleep
 from typing import Any
 
 from patroni_cluster import ADDRESS, Cluster, changes, password_of
@@ -75,8 +75,10 @@ def test_a_renewed_certificate_is_shown_without_a_restart(cluster: Cluster, on: 
     old = serials()
     run = rerun("--tags=pki_rotate", "--limit=db1")
     assert run.returncode == 0, run.stdout
-    sleep(3)
-    new = serials()
+    new, begun = serials(), monotonic()
+    while old[0] in new and monotonic() - begun < 30:
+        sleep(0.5)
+        new = serials()
     assert old[0] == old[1] != new[0] == new[1]
     assert cluster.started() == before
     cluster.wait_until_whole()
@@ -89,7 +91,10 @@ def test_a_leader_that_was_moved_stays_where_it_is(cluster: Cluster, on: Any) ->
 
     def switch() -> None:
         on(old).check_output(f"bash --login -c 'timeout 60 patronictl switchover --leader {old} --candidate {candidate} --force'")
-        sleep(5)
+        cluster.wait_until_whole()
+        written, begun = cluster.ask("SELECT count(*) FROM ledger"), monotonic()
+        while cluster.ask("SELECT count(*) FROM ledger") == written:
+            assert monotonic() - begun < 30, "nothing is written to the new leader"
 
     ledger = cluster.write_until(switch)
     print(f"\nswitchover: {ledger.gap:.1f} s without a write, {len(ledger.acknowledged)} acknowledged")
@@ -135,8 +140,10 @@ def test_the_right_state_heals_what_another_has_touched(cluster: Cluster) -> Non
     cluster.wait_until_whole()
     # A member that begins again reads what was healed, and follows.
     follower = next(name for name, member in cluster.members().items() if member["role"] == "replica")
+    leader, moment = cluster.leader(), cluster.inside(cluster.leader(), "SELECT now()")
     cluster.on(follower).check_output("systemctl restart patroni")
-    sleep(5)
+    since = f"application_name = '{follower}' AND state = 'streaming' AND backend_start > '{moment}'"
+    cluster.wait_for(leader, f"SELECT count(*) FROM pg_stat_replication WHERE {since}", "1", 60)  # noqa: S608
     cluster.wait_until_whole()
     again = rerun("--tags=patroni")
     assert again.returncode == 0, again.stdout

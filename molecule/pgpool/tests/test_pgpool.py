@@ -82,17 +82,26 @@ def ledger(site: Site, meanwhile: Callable[[], Any], write: int = PORT, read: in
     return report
 
 
+def written(site: Site) -> int:
+    """How many numbers the leader has in the ledger."""
+    return int(site.inside(site.leader(), "SELECT count(*) FROM ledger", "app"))
+
+
 def nodes(site: Site) -> list[tuple[str, str]]:
     """Status and part of each backend, as Pgpool-II sees it."""
     rows = [line.split("|") for line in site.psql(PORT, "SHOW POOL_NODES").stdout.splitlines()]
     return [(row[3], row[6]) for row in rows]
 
 
-def reads(site: Site, options: str) -> dict[str, int]:
-    """Run pgbench through Pgpool-II, and count where PostgreSQL answered its SELECTs: by member, as each server itself counts."""
+CLIENTS = 4
+
+
+def reads(site: Site, options: str, transactions: int) -> dict[str, int]:
+    """Run pgbench through Pgpool-II, and count where PostgreSQL answered its SELECTs, one a transaction: by member, as each server itself counts."""
     for host in MEMBERS:
         site.inside(host, "SELECT pg_stat_statements_reset()")
-    site.bench(PORT, f"-n -c 4 -j 2 -T 2 {options}")
+    printed = site.bench(PORT, f"-n -c {CLIENTS} -j 2 -t {transactions // CLIENTS} {options}")
+    assert f"actually processed: {transactions}/{transactions}" in printed
     counted = "SELECT coalesce(sum(calls), 0) FROM pg_stat_statements WHERE query LIKE 'SELECT abalance%'"
     return {host: int(site.inside(host, counted)) for host in MEMBERS}
 
@@ -119,16 +128,15 @@ def test_reads_leave_the_primary_until_the_session_writes(site: Site) -> None:
 
 @pytest.mark.parametrize("protocol", ["simple", "extended", "prepared"])
 def test_most_reads_leave_the_primary_where_nobody_writes(site: Site, protocol: str) -> None:
-    counts = reads(site, f"-S -M {protocol}")
+    counts = reads(site, f"-S -M {protocol}", 1000)
+    assert sum(counts.values()) == 1000
     share = counts[site.follower()] / sum(counts.values())
     print(f"\nselect-only, {protocol}: {share:.1%} of {sum(counts.values())} reads on the replica")
     assert share > 0.99, counts
 
 
 def test_reads_of_a_writing_transaction_stay_with_the_primary(site: Site) -> None:
-    counts = reads(site, "-b tpcb-like -M prepared")
-    assert counts[site.leader()] > 10
-    assert counts[site.follower()] == 0, counts
+    assert reads(site, "-b tpcb-like -M prepared", 200) == {site.leader(): 200, site.follower(): 0}
 
 
 def test_who_is_let_in_and_who_is_not(site: Site, on: Any) -> None:
@@ -167,7 +175,7 @@ except psycopg2.OperationalError as error:
 
 
 def test_a_session_reads_what_it_has_written(site: Site) -> None:
-    report = ledger(site, lambda: time.sleep(3))
+    report = ledger(site, lambda: wait_until(lambda: written(site) > 200, 60))
     assert len(report["acknowledged"]) > 200
     assert (report["failures"], report["missed"], report["lost"]) == ([], [], [])
     # What is at stake: the same with a connection for writing, and one for reading from the replica.
@@ -192,7 +200,9 @@ AFTER = "INSERT INTO own VALUES (:seen + 1);"
 def test_a_session_counts_on_from_what_it_has_written(site: Site, protocol: str, script: list[str], commit: str) -> None:
     site.psql(5432, "DROP TABLE IF EXISTS own; CREATE TABLE own (number int PRIMARY KEY)")
     site.on("client").run_expect([0], f"printf %s {shlex.quote(chr(10).join(script))} > /root/own.sql")
-    time.sleep(0.5)
+    # Until the replica has the new table, and no longer the one before.
+    written_so_far = site.inside(site.leader(), "SELECT pg_current_wal_lsn()")
+    wait_until(lambda: site.inside(site.follower(), f"SELECT pg_last_wal_replay_lsn() >= '{written_so_far}'") == "t", 30)
     # Whoever does not see what he has written writes the same number once more, and is refused.
     printed = site.bench(PORT, f"-f /root/own.sql -n -c 1 -t 200 -M {protocol}", f"-csynchronous_commit={commit}")
     assert "actually processed: 200/200" in printed
@@ -203,10 +213,11 @@ def test_whoever_leads_now_is_followed_without_a_hand(site: Site, on: Any) -> No
     old, successor = site.leader(), site.follower()
 
     def switch() -> None:
-        time.sleep(2)
+        wait_until(lambda: written(site) > 50, 30)
         on(old).check_output(f"bash --login -c 'timeout 60 patronictl switchover --leader {old} --candidate {successor} --force'")
         wait_until(lambda: sorted(site.roles().values()) == ["leader", "sync_standby"], 60)
-        time.sleep(2)
+        before = written(site)
+        wait_until(lambda: written(site) > before + 50, 30)
 
     report = ledger(site, switch)
     print(f"\nswitchover: {report['gap']:.1f} s without a write, {len(report['acknowledged'])} acknowledged, {len(report['failures'])} failures")
@@ -238,8 +249,11 @@ def test_without_a_replica_the_primary_is_read_from_until_there_is_one(site: Sit
 
 
 def test_a_killed_pgpool_is_back_at_once(site: Site, on: Any) -> None:
+    process = "systemctl show --property=MainPID --value pgpool2"
+    before = on("client").check_output(process)
     on("client").check_output("systemctl kill --signal=KILL pgpool2")
     wait_until(lambda: bool(site.psql(PORT, WHERE).rc == 0), 15)
+    assert on("client").check_output(process) != before
     assert nodes(site) == [("up", "primary"), ("up", "standby")]
 
 

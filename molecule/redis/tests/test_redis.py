@@ -43,6 +43,7 @@ def test_what_the_master_acknowledged_is_read_from_the_replicas(on: Any) -> None
 )
 def test_who_may_connect(on: Any, options: str, more: dict[str, str], refusal: str) -> None:
     address = ADDRESS[master(on)]
+    assert ask(on, address, MUTUAL, "set greeting hello") == "OK\n"
     assert ask(on, address, MUTUAL, "get greeting") == "hello\n"
     refused = ask(on, address, options, "get greeting", **more)
     assert "hello" not in refused

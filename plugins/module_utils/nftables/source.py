@@ -3,11 +3,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+NAME = "sovereign"
+"""The table, of the family inet."""
+DIRECTORY = Path("/etc/sovereign/firewall")
+"""Where its parts are on a host: ``base.nft``, ``rules.d/<owner>.nft``, and ``ruleset.nft``, which was confirmed last."""
 _HEADING = "# --- "
 # nft reads the ruleset from its standard input.
 _POSITION = re.compile(r"/dev/stdin:(\d+):(\d+)(?:-\d+)?")
@@ -80,6 +85,28 @@ def holds(ruleset: str, file: Path, content: str) -> bool:
     start = ruleset.find(part)
     rest = ruleset[start + len(part) :]
     return start >= 0 and (not rest or rest.startswith(_HEADING))
+
+
+def in_force(directory: Path = DIRECTORY) -> dict[str, str]:
+    """Give the digests of those rules that the ruleset confirmed last holds as they are written.
+
+    Args:
+        directory: Where the table's parts are.
+
+    Returns:
+        SHA-256 of each owner's file, by owner.
+    """
+    try:
+        ruleset = (directory / "ruleset.nft").read_text(encoding="utf-8")
+        texts = {file: file.read_text(encoding="utf-8") for file in (directory / "rules.d").glob("*.nft")}
+    except OSError:
+        return {}
+    return {file.stem: digest(text) for file, text in texts.items() if holds(ruleset, file, text)}
+
+
+def digest(content: str) -> str:
+    """Give the SHA-256 of an owner's rules."""
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _heading(file: Path) -> str:

@@ -27,8 +27,8 @@ from ansible_collections.sovereign.dify.plugins.module_utils.cluster.groups impo
 
 from tests.unit.inventory.cases import BROKEN, EXAMPLE, HERE, PROJECT, edited, expected
 
-# With Ansible's own list of plugins, `auto` reads the file first, and `yaml` and `ini` try it after a refusal, each with a complaint of its own.
-ALONE = "[inventory]\nenable_plugins = sovereign.dify.cluster, host_list\nany_unparsed_is_failed = true\n"
+# Ansible's own defaults: a source that cannot be parsed is a warning.
+LENIENT = f"[defaults]\ncollections_path = {PROJECT}/collections\n[inventory]\nenable_plugins = host_list, script, auto, yaml, ini, toml\n"
 
 
 def parse(path: Path) -> InventoryData:
@@ -191,26 +191,46 @@ def test_the_command_line_lists_plain_values() -> None:
     assert "__ansible_unsafe" not in done.stdout
 
 
-def test_the_command_line_refuses_a_broken_file_with_the_projects_own_settings(tmp_path: Path) -> None:
-    source = HERE / "broken/many.yml"
+@pytest.mark.parametrize("name", ["many.yml", "file_tab.yml"])
+@pytest.mark.parametrize("given", ["directory", "file"])
+def test_mistakes_are_all_that_is_shown_with_the_projects_own_settings(tmp_path: Path, name: str, given: str) -> None:
+    source = HERE / "broken" / name
     path = written(tmp_path, source.read_text(encoding="utf-8"))
-    done = command("-i", str(path), "--list")
+    written(tmp_path, "another-host\n", "20-others.ini")
+    before = sorted(tmp_path.iterdir())
+    done = command("-i", str(path if given == "file" else tmp_path), "--list")
     assert done.returncode != 0
     assert done.stdout.strip() == ""
+    wanted = expected(source)
+    headline = f"[ERROR]: {path}: {len(wanted)} mistake{'s' if len(wanted) != 1 else ''}; nothing was loaded"
+    assert done.stderr.strip().splitlines() == [headline, "", *(f"  cluster.yml:{mistake}" for mistake in wanted)]
+    assert sorted(tmp_path.iterdir()) == before, "nothing is written"
+
+
+def test_mistakes_are_the_last_thing_that_ansible_runner_shows(tmp_path: Path) -> None:
+    source = HERE / "broken/many.yml"
+    (tmp_path / "inventory").mkdir()
+    path = written(tmp_path / "inventory", source.read_text(encoding="utf-8"))
+    runner = [str(Path(sys.executable).with_name("ansible-runner")), "run", str(tmp_path), "--playbook", str(PROJECT / "playbooks/preflight.yml")]
+    environment = {**os.environ, "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", "COLUMNS": "200"}
+    done = subprocess.run(runner, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    wanted = expected(source)
+    shown = done.stdout.strip().splitlines()
+    assert shown[-len(wanted) - 2 :] == [
+        f"[ERROR]: {path}: {len(wanted)} mistakes; nothing was loaded",
+        "",
+        *(f"  cluster.yml:{mistake}" for mistake in wanted),
+    ]
+
+
+def test_where_a_refused_source_is_no_error_the_run_goes_on_and_has_been_told_once(tmp_path: Path) -> None:
+    source = HERE / "broken/many.yml"
+    path = written(tmp_path, source.read_text(encoding="utf-8"))
+    done = command("-i", str(path), "-i", "another-host,", "--list", config=written(tmp_path, LENIENT, "ansible.cfg"))
+    assert json.loads(done.stdout)["ungrouped"] == {"hosts": ["another-host"]}, done.stderr
     for mistake in expected(source):
         assert done.stderr.splitlines().count(f"  cluster.yml:{mistake}") == 1, done.stderr
-    assert list(tmp_path.iterdir()) == [path], "nothing is written"
-
-
-def test_where_no_other_plugin_tries_the_file_only_our_mistakes_are_shown(tmp_path: Path) -> None:
-    config = written(tmp_path, f"[defaults]\ncollections_path = {PROJECT}/collections\n{ALONE}", "ansible.cfg")
-    source = HERE / "broken/file_tab.yml"
-    path = written(tmp_path, source.read_text(encoding="utf-8"))
-    done = command("-i", str(path), "--list", config=config)
-    assert done.returncode != 0
-    assert f"  cluster.yml:{expected(source)[0]}" in done.stderr.splitlines()
-    assert done.stderr.count("[WARNING]") == 1, done.stderr
-    assert done.stderr.count("[ERROR]") == 1, done.stderr
 
 
 def two_platforms(directory: Path) -> tuple[Path, Path]:
@@ -219,10 +239,6 @@ def two_platforms(directory: Path) -> tuple[Path, Path]:
         (directory / name).mkdir()
     one = written(directory / "one", EXAMPLE)
     return one, written(directory / "two", edited(("name: lab\n", "name: other\n"), ("198.18.1.31", "198.18.1.32")))
-
-
-# Ansible's own defaults: a source that cannot be parsed is a warning.
-LENIENT = f"[defaults]\ncollections_path = {PROJECT}/collections\n[inventory]\nenable_plugins = host_list, script, auto, yaml, ini, toml\n"
 
 
 @pytest.mark.parametrize(
