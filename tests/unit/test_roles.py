@@ -186,4 +186,4 @@ def test_who_logs_in_as_a_user_with_sudo_needs_none_on_the_controller() -> None:
 def test_nothing_depends_on_a_notification_that_dies_with_the_run() -> None:
     assert list(PROJECT.glob("roles/*/handlers/*")) == []
     texts = {path: path.read_text(encoding="utf-8") for path in (*PROJECT.glob("roles/*/tasks/*.yml"), *PROJECT.glob("playbooks/**/*.yml"))}
-    assert [path for path, text in texts.items() if re.search(r"^ *(notify|handlers|listen): *|flush_handlers", text, re.MULTILINE)] == []
+    assert [path for path, text in texts.items() if re.search(r"^ *(notify|handlers): *|flush_handlers", text, re.MULTILINE)] == []
