@@ -27,7 +27,7 @@ class ActionModule(ActionBase):
             "state": "present",
             "install_recommends": False,
             "update_cache": True,
-            "cache_valid_time": arguments.get("cache_valid_time", 86400),
+            "cache_valid_time": 0 if looked["old"] else arguments.get("cache_valid_time", 86400),
         }
         apt = self._module("ansible.builtin.apt", wanted, task_vars)
         if apt.get("failed"):

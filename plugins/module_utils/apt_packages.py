@@ -4,8 +4,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 SHOWN = "--showformat=${Package} ${Version} ${db:Status-Want} ${db:Status-Status}\\n"
 """The option of ``dpkg-query --show`` whose answer ``parse_packages`` reads."""
@@ -22,6 +23,30 @@ class Wanting:
 
     missing: list[str]
     loose: list[str]
+
+
+def lists_are_old(made_of: Iterable[Path] = (), etc: Path = Path("/etc/apt"), lists: Path = Path("/var/lib/apt/lists")) -> bool:
+    """Tell whether the repositories' lists are older than what says which repositories there are, or have never been read.
+
+    A run that was cut after it had written a source leaves such lists.
+
+    Args:
+        made_of: Further files that lists are made of, such as the index of a repository on this host.
+        etc: Where sources are declared.
+        lists: Where their lists are kept.
+    """
+    sources = [etc / "sources.list", etc / "sources.list.d", *(etc / "sources.list.d").glob("*"), *made_of]
+    # apt puts a new list in its place only if it differs, but it always works in this directory.
+    read = max((_changed(path) for path in (lists, lists / "partial")), default=0)
+    return any(_changed(path) > read for path in sources)
+
+
+def _changed(path: Path) -> float:
+    """Give the moment of a file's last change, in seconds since 1970; 0 where it is not there."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0
 
 
 def parse_packages(text: str) -> dict[str, tuple[str, str]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import re
 import socket
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -199,7 +200,8 @@ def watch(look: Callable[[], list[str]], interval: float, sleep: Callable[[float
             told = [] if failing else [f"HAProxy did not answer: {error!r}"]
             failing = True
         for sentence in told:
-            print(sentence, flush=True)
+            sys.stdout.write(f"{sentence}\n")
+            sys.stdout.flush()
         sleep(interval)
 
 

@@ -138,7 +138,7 @@ class Step:
 
     Attributes:
         name: Unit or command.
-        action: ``start``, ``stop``, ``restart``, ``reload``, ``enable``, ``run``, ``reread`` (systemd reads the unit again).
+        action: ``start``, ``stop``, ``restart``, ``reload``, ``enable``, ``disable``, ``run``, ``reread`` (systemd reads the unit again).
         files: Why: the files that it has not loaded.
         was: What it was before, for the difference that Ansible shows.
     """

@@ -35,9 +35,14 @@ options:
     type: bool
     default: false
   cache_valid_time:
-    description: Seconds for which lists are as good as new.
+    description: Seconds for which lists are as good as new, unless a source, or one of O(made_of), has changed since they were read.
     type: int
     default: 86400
+  made_of:
+    description: Files that lists are made of beside the declared sources, such as the index of a repository on the host.
+    type: list
+    elements: path
+    default: []
 """
 
 EXAMPLES = r"""
@@ -51,10 +56,13 @@ EXAMPLES = r"""
 RETURN = r"""
 installed: {description: Packages that were not there., returned: always, type: list, elements: str}
 held: {description: Packages that were not held., returned: always, type: list, elements: str}
+old: {description: Whether the repositories' lists were older than their sources., returned: success, type: bool}
 """
 
+from pathlib import Path
+
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.sovereign.dify.plugins.module_utils.apt_packages import SHOWN, parse_packages, versions, wanting
+from ansible_collections.sovereign.dify.plugins.module_utils.apt_packages import SHOWN, lists_are_old, parse_packages, versions, wanting
 
 
 def main() -> None:
@@ -65,6 +73,7 @@ def main() -> None:
             "hold": {"type": "list", "elements": "str"},
             "update_cache": {"type": "bool", "default": False},
             "cache_valid_time": {"type": "int", "default": 86400},
+            "made_of": {"type": "list", "elements": "path", "default": []},
         },
         supports_check_mode=True,
     )
@@ -83,6 +92,7 @@ def main() -> None:
         changed=bool(missing or loose),
         installed=missing,
         held=loose,
+        old=lists_are_old(map(Path, module.params["made_of"])),
         diff={
             "before": "".join(f"{name} {'not held' if name in present else 'absent'}\n" for name in loose),
             "after": "".join(f"{name} held\n" for name in loose),

@@ -191,8 +191,7 @@ def test_twice_as_many_users_as_planned_are_queued_or_told_to_come_again_and_vip
     later: list[Answer] = []
 
     def come() -> None:
-        # When all places are taken, and others wait for one.
-        time.sleep(25)
+        wait_until(lambda: sum(open_streams(host) for host in HOSTS) >= 0.9 * STREAMS, "all places are taken, but for those that change hands", 60)
         waiting = threading.Thread(target=lambda: later.extend(at_once(10, lambda: chat(key, timeout=120))))
         waiting.start()
         time.sleep(1)

@@ -16,7 +16,10 @@ from tests.artefact.conftest import installed as installed
 from tests.lab import ONE_OF_EACH, ONE_OF_EACH_LIMIT
 
 HOSTS = {"hq-gw1", "hq-gw2", "hq-gpu1", "hq-db1", "hq-db2", "hq-db3", "hq-app1", "hq-app2", "edge-gw1"}
-SERVICES = r"(vllm@|haproxy|nginx|keepalived|wg-quick@|sovereign-firewall|chrony|etcd|patroni|redis-|rabbitmq-|service_proxy|pgbouncer|pgpool2|dify_)"
+SERVICES = (
+    r"(vllm@|haproxy|nginx|keepalived|wg-quick@|sovereign-firewall|chrony|etcd|patroni|redis-|rabbitmq-|service_proxy|pgbouncer|pgpool2|dify_"
+    r"|swift-|object_storage)"
+)
 
 
 def started_at() -> dict[str, str]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ansible_collections.sovereign.dify.plugins.action.apt_packages import ActionModule
+from ansible_collections.sovereign.dify.plugins.module_utils.apt_packages import lists_are_old
 from ansible_collections.sovereign.dify.plugins.modules import apt_packages
 
 Look = Callable[..., dict[str, Any]]
@@ -31,7 +34,7 @@ def look(monkeypatch: pytest.MonkeyPatch) -> Look:
 
         class Module:
             def __init__(self, **_: Any) -> None:
-                self.params = {"hold": None, "update_cache": False, "cache_valid_time": 1, **params}
+                self.params = {"hold": None, "update_cache": False, "cache_valid_time": 1, "made_of": [], **params}
                 self.check_mode = check_mode
 
             def run_command(self, command: list[str], data: str = "", **_: Any) -> tuple[int, str, str]:
@@ -100,8 +103,8 @@ def act(answers: list[dict[str, Any]], check_mode: bool = False, **arguments: An
     return action.run(None, {}), asked
 
 
-PRESENT: dict[str, Any] = {"changed": False, "installed": [], "held": [], "diff": {}}
-ABSENT: dict[str, Any] = {"changed": True, "installed": ["nginx"], "held": ["nginx"], "diff": {}}
+PRESENT: dict[str, Any] = {"changed": False, "installed": [], "held": [], "old": False, "diff": {}}
+ABSENT: dict[str, Any] = {"changed": True, "installed": ["nginx"], "held": ["nginx"], "old": False, "diff": {}}
 
 
 def test_apt_is_not_asked_where_nothing_is_missing() -> None:
@@ -120,6 +123,33 @@ def test_what_is_missing_is_installed_and_then_held() -> None:
 def test_check_mode_holds_nothing_and_new_lists_are_read_when_they_are_asked_for() -> None:
     assert [name for name, _ in act([dict(ABSENT), {"changed": True}], check_mode=True)[1]] == ["apt_packages", "apt"]
     assert len(act([dict(PRESENT), {"changed": False}, dict(PRESENT)], update_cache=True)[1]) == 3
+
+
+def test_lists_that_are_older_than_their_sources_are_read_anew() -> None:
+    dummy, asked = act([{**ABSENT, "old": True}, {"changed": True}, {**PRESENT, "held": ["nginx"]}])
+    assert asked[1][1]["cache_valid_time"] == 0
+
+
+def test_what_decides_which_lists_there_are_makes_them_old(tmp_path: Path) -> None:
+    etc, lists, index = tmp_path / "apt", tmp_path / "lists", tmp_path / "Packages"
+    for directory in (etc / "sources.list.d", lists / "partial"):
+        directory.mkdir(parents=True)
+    source = etc / "sources.list.d/nvidia.list"
+    for path in (source, index):
+        path.write_text("")
+
+    def old(**moments: float) -> bool:
+        places = {"source": source, "directory": etc / "sources.list.d", "index": index, "lists": lists, "partial": lists / "partial"}
+        for name, path in places.items():
+            os.utime(path, (1000, moments.get(name, 1000)))
+        return lists_are_old([index], etc, lists)
+
+    assert not old()
+    assert old(source=1001)
+    assert old(directory=1001)
+    assert old(index=1001)
+    assert not old(source=1001, partial=1002)
+    assert not old(index=1001, lists=1002)
 
 
 def test_a_failure_of_apt_and_a_virtual_package_are_told() -> None:

@@ -62,7 +62,7 @@ def test_a_settings_file_that_sshd_refuses_is_not_put_in_place(on: Any, name: st
 def test_a_run_that_logs_in_with_a_password_is_not_locked_out(name: str) -> None:
     run = rerun(f"--limit={name}", "--tags=baseline_configure", ansible_ssh_pass="secret")
     assert run.returncode != 0
-    assert "where it logs in by password, give it a key" in " ".join(run.stdout.split()), run.stdout
+    assert "would refuse the password that Ansible logs in with. Give the host a key" in " ".join(run.stdout.split()), run.stdout
 
 
 def test_a_host_believes_no_router_and_no_stranger_also_after_a_run_that_was_cut(on: Any, name: str) -> None:
