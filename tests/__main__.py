@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.lab import ONE_OF_EACH_LIMIT
+from tests.newest import checks
 from tests.remembered import Passed
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -133,6 +134,21 @@ def sanity(*prefix: str) -> list[Outcome]:
         run("sanity: artefact", [*prefix, "pytest", "tests/artefact", "-q"], captured=bool(prefix)),
     ]
     shutil.rmtree(root)
+    return outcomes
+
+
+def newest(*prefix: str) -> list[Outcome]:
+    """The collection under newer releases of Ansible than the pinned one (``tests/newest.py``).
+
+    Args:
+        *prefix: Words before each command.
+    """
+    outcomes = []
+    for check in checks(*prefix):
+        outcomes.append(Outcome(f"newest: {check.name}", not check.faults, check.seconds, check.faults))
+        title, result = f"::: newest: {check.name}", "FAILED" if check.faults else "passed"
+        said = filter(None, [f"\n{title}", check.said.rstrip(), *check.faults, f"{title}: {result} after {check.seconds:.0f} s"])
+        print("\n".join(said), flush=True)
     return outcomes
 
 
@@ -325,6 +341,7 @@ STAGES: dict[str, Callable[[], list[Outcome]]] = {
     "lint": lint,
     "unit": unit,
     "sanity": sanity,
+    "newest": newest,
     "substrate": substrate,
     "molecule": molecule,
     "lab": lab,
@@ -332,7 +349,7 @@ STAGES: dict[str, Callable[[], list[Outcome]]] = {
 
 
 def everything() -> list[Outcome]:
-    """Run all stages: Ansible's sanity tests beside the scenarios and the lab's coming up, not beside its tests, which measure."""
+    """Run all stages but ``newest``: Ansible's sanity tests beside the scenarios and the lab's coming up, not beside its tests, which measure."""
     global prepared
     prepared = Substrate()
     outcomes = lint()

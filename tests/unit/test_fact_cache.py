@@ -50,7 +50,9 @@ def test_hosts_of_one_name_in_two_inventories_do_not_share_facts(tmp_path: Path)
     assert "known as nobody" in play(tmp_path, f"--inventory={two}")
     assert "known as first" in play(tmp_path, "--inventory=one/bank"), "the same, by another way to write its path"
     assert "known as first" in play(tmp_path, ANSIBLE_INVENTORY=str(one)), "the same, where it is not given but configured"
-    assert [path.parent.name.rpartition("-")[0] for path in (tmp_path / "facts").glob("*/*")] == ["bank"]
+    # Since 2.21, Ansible keeps an empty set of facts of a host that has none.
+    kept = [path for path in (tmp_path / "facts").glob("*/*") if "machine" in path.read_text()]
+    assert [path.parent.name.rpartition("-")[0] for path in kept] == ["bank"]
 
 
 def test_flushing_the_cache_of_one_leaves_that_of_the_other(tmp_path: Path) -> None:

@@ -127,11 +127,9 @@ def test_the_module_names_every_socket_and_what_to_do(tmp_path: Path) -> None:
     assert answer["msg"].startswith("198.18.1.61:6379 is held by redis-server (pid 812, ")
     assert "*:80 is held by apache2 (pid 77, " in answer["msg"]
     assert "Stop and disable what listens there" in answer["msg"]
-    assert ask(tmp_path, {"address": "198.18.1.61", "ports": [7000]}) == {"changed": False, "invocation": answer["invocation"] | ask_arguments(7000)}
-
-
-def ask_arguments(port: int) -> dict[str, Any]:
-    return {"module_args": {"listen": [{"address": "198.18.1.61", "ports": [port]}], "units": ["ours.service"]}}
+    answer = ask(tmp_path, {"address": "198.18.1.61", "ports": [7000]})
+    answer.pop("invocation", None)  # Ansible's own, until 2.21 unasked
+    assert answer == {"changed": False}
 
 
 def test_every_role_that_opens_a_port_asks_and_names_its_own_units() -> None:
