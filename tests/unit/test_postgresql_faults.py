@@ -82,8 +82,8 @@ def test_what_is_right_is_not_refused(role: str) -> None:
         ("patroni", {"patroni_loop_wait": 9}, "at least patroni_loop_wait (9) and twice patroni_retry_timeout (6) together."),
         (
             "patroni",
-            {"patroni_roles": [{"name": "dify"}, {"name": "pgbouncer"}, {"name": "rewinder"}]},
-            "roles of the platform itself: rename pgbouncer, rewinder.",
+            {"patroni_roles": [{"name": "dify"}, {"name": "rewinder"}]},
+            "roles of the platform itself: rename rewinder.",
         ),
         ("patroni", {"patroni_databases": [{"owner": "dify"}, {"owner": "other"}]}, "owners who are not in patroni_roles: other."),
         ("pgbouncer", {"ansible_facts": UBUNTU}, "made for Debian 13, and the host has Ubuntu 24."),
