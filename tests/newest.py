@@ -55,11 +55,13 @@ SLOW = (
 )
 """Tests that are left out, as pytest's ``-k`` names them."""
 
-NOT_OURS: dict[str, str] = {}
-"""Warnings of newer releases alone that nothing of this project can cause, as patterns, and why not. There are none."""
+NOT_OURS = {
+    r"^\[WARNING\]: Deprecation warnings can be disabled": "It comes with the first deprecation, which counts by itself.",
+}
+"""Warnings of newer releases alone that are no faults of this project, as patterns, and why not."""
 
-WARNING = re.compile(r"WARNING\| (\[(?:DEPRECATION )?WARNING\]: .*?)(?=\n\n|\n\d{4}-\d\d-\d\d |\Z)", re.DOTALL)
-"""A warning as it stands in Ansible's log; an excerpt of what it is about may follow behind an empty line."""
+WARNING = re.compile(r"^\d{4}-\d\d-\d\d [^|\n]*\| (\[(?:DEPRECATION )?WARNING\]: .*?)(?=\n\n|\n\d{4}-\d\d-\d\d |\Z)", re.DOTALL | re.MULTILINE)
+"""A warning as it stands in Ansible's log, where deprecations are information; an excerpt of what it is about may follow behind an empty line."""
 
 
 @dataclass(frozen=True)
@@ -265,9 +267,10 @@ def test(environment: Environment, work: Path, prefix: Sequence[str]) -> Done:
 
 
 def failure(done: Done) -> list[str]:
-    """Give what a program that failed said last."""
+    """Give the errors that a program of Ansible's told when it failed, with their places; or what it said last."""
     said = [line.strip() for line in f"{done.output}\n{done.errors}".splitlines() if line.strip()]
-    return [f"exit code {done.code}", *said[-5:]] if done.code else []
+    errors = [line for line in said if line.startswith(("[ERROR]", "Origin: "))]
+    return [f"exit code {done.code}", *(errors or said[-5:])] if done.code else []
 
 
 def ours(warnings: Sequence[str]) -> list[str]:
@@ -283,7 +286,7 @@ def compared(done: Done, pinned: Done, release: str) -> list[str]:
         pinned: How it ended under the pinned release.
         release: The version of that.
     """
-    faults = failure(done) + [f"under {release}: {fault}" for fault in failure(pinned)]
+    faults = failure(done) or [f"under {release}: {fault}" for fault in failure(pinned)]
     return faults + ours([warning for warning in done.warnings if warning not in pinned.warnings])
 
 
