@@ -38,8 +38,10 @@ NEEDED = ("ansible-runner", "cryptography", "jsonschema", "netaddr", "pytest", "
 MINORS = (13, 14, 12)
 """Releases of Python 3 under which Ansible's newest run, that of Debian 13 first."""
 
-USES_ANSIBLE = re.compile(r"(?:from|import) ansible\b|ansible-(?:playbook|inventory|runner)|from tests\.unit\.test_")
-"""What stands in a file of tests that load Ansible's own code, start its programs, or take another such file's helpers."""
+USES_ANSIBLE = re.compile(
+    r"(?:from|import) ansible\b|ansible-(?:playbook|inventory|runner)|from tests\.unit(?:\.test_|\.role_variables| import role_variables)"
+)
+"""What stands in a file of tests that load Ansible's own code, start its programs, or take the helpers of those that do."""
 
 OF_THE_WORKSHOP = ("test_cut.py", "test_lab_ansible.py", "test_dify_capacity.py")
 """Files of tests of what no user has, or of what reckons for a long time without Ansible."""

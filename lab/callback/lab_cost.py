@@ -27,8 +27,12 @@ class Task(Protocol):
 
     _role: object
 
-    def get_name(self) -> str:
-        """Give its name."""
+
+class Result(Protocol):
+    """What is asked of one of Ansible's results."""
+
+    def is_changed(self) -> bool:
+        """Tell whether it changed something."""
 
 
 class CallbackModule(CallbackBase):
@@ -51,11 +55,10 @@ class CallbackModule(CallbackBase):
         self.role = str(task._role).rpartition(".")[2] if task._role else "playbooks"
         self.began = time.monotonic()
 
-    def v2_runner_on_ok(self, result: object) -> None:
+    def v2_runner_on_ok(self, result: Result) -> None:
         """Count a result."""
         self.costs[self.role]["ok"] += 1
-        if result.is_changed():  # type: ignore[attr-defined]  # Ansible's own type differs between its releases
-            self.costs[self.role]["changed"] += 1
+        self.costs[self.role]["changed"] += result.is_changed()
 
     def v2_runner_on_skipped(self, result: object) -> None:
         """Count a task that a host did not need."""

@@ -9,26 +9,19 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible.parsing.dataloader import DataLoader
-from ansible.template import Templar, trust_as_template
 from ansible_collections.sovereign.dify.plugins.module_utils.body_limits import Hop, smaller_hops
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.load import load
 
 from tests.unit.inventory.cases import EXAMPLE
-from tests.unit.test_dify_role import trusted
+from tests.unit.role_variables import PROJECT, rendered, role_variables
 
-PROJECT = Path(__file__).resolve().parents[2]
 MIB = 1024 * 1024
 LIMIT = 16 * MIB
 
 
 def value(role: str, text: str, cluster: str = EXAMPLE, /, **given: Any) -> Any:
-    contract = load(cluster, "/somewhere/cluster.yml")
-    variables: dict[str, Any] = {"cluster": contract.cluster, "site": contract.sites["hq"], "node": contract.nodes["hq-gw1"]}
-    variables |= {"ansible_facts": {"memtotal_mb": 8000, "processor_vcpus": 4}}
-    for source in ("defaults", "vars"):
-        variables |= trusted(yaml.safe_load((PROJECT / "roles" / role / source / "main.yml").read_text(encoding="utf-8")))
-    return Templar(loader=DataLoader(), variables=variables | given).template(trust_as_template(text))
+    facts = {"ansible_facts": {"memtotal_mb": 8000, "processor_vcpus": 4}}
+    return rendered(text, role_variables(role, cluster, "hq-gw1") | facts | given)
 
 
 def hop(name: str, site: str, entry: int | None, gateway: int | None, *peers: str) -> Hop:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from ansible.parsing.dataloader import DataLoader
-from ansible.template import Templar
-from ansible_collections.sovereign.dify.plugins.module_utils.cluster.load import load
 
+from tests.unit import role_variables
 from tests.unit.inventory.cases import HERE
-from tests.unit.test_dify_role import trusted
+from tests.unit.role_variables import PROJECT
 
-PROJECT = Path(__file__).resolve().parents[2]
 CLUSTER = (HERE / "good/dify/cluster.yml").read_text(encoding="utf-8")
 OWN = "198.18.1.41"
 PAIR = [{"name": "hq-gw1", "address": OWN}, {"name": "hq-gw2", "address": "198.18.1.12"}]
@@ -49,13 +45,8 @@ GOOD: dict[str, dict[str, Any]] = {
 
 def faults(role: str, kind: str = "faults", **changes: Any) -> list[str]:
     """Give what a role says of the good variables with some changes."""
-    contract = load(CLUSTER, "/somewhere/cluster.yml")
-    node = contract.nodes["hq-db1"]
-    variables: dict[str, Any] = {"cluster": contract.cluster, "site": contract.sites[node["site"]], "node": node, "ansible_facts": FACTS}
-    for source in ("defaults", "vars"):
-        variables |= trusted(yaml.safe_load((PROJECT / "roles" / role / source / "main.yml").read_text(encoding="utf-8")))
-    variables |= GOOD[role] | changes
-    return list(Templar(loader=DataLoader(), variables=variables).template(trusted(f"{{{{ __{role}_{kind} }}}}")))
+    variables = role_variables.role_variables(role, CLUSTER, "hq-db1") | {"ansible_facts": FACTS} | GOOD[role] | changes
+    return role_variables.faults(role, kind, variables)
 
 
 @pytest.mark.parametrize("role", GOOD)

@@ -11,20 +11,12 @@ import pytest
 import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
-from ansible_collections.sovereign.dify.plugins.module_utils.cluster.load import load
 
 from tests.unit.inventory.cases import HERE
+from tests.unit.role_variables import role_variables, trusted
 
 ROLE = Path(__file__).resolve().parents[2] / "roles/dify"
 TEXT = (HERE / "good/dify/cluster.yml").read_text(encoding="utf-8")
-
-
-def trusted(value: Any) -> Any:
-    if isinstance(value, str):
-        return trust_as_template(value)
-    if isinstance(value, dict):
-        return {key: trusted(item) for key, item in value.items()}
-    return [trusted(item) for item in value] if isinstance(value, list) else value
 
 
 class Rendered:
@@ -32,11 +24,7 @@ class Rendered:
 
     def __init__(self, state: Path, host: str, **given: Any) -> None:
         """Take a host of the example, with its contract and what is given on top."""
-        contract = load(TEXT, str(state / "cluster.yml"))
-        variables: dict[str, Any] = {"cluster": contract.cluster, "site": contract.sites["hq"], "node": contract.nodes[host]}
-        for source in ("defaults", "vars"):
-            variables |= trusted(yaml.safe_load((ROLE / source / "main.yml").read_text(encoding="utf-8")))
-        variables |= {
+        variables = role_variables("dify", TEXT, host, str(state / "cluster.yml")) | {
             "ansible_managed": "managed",
             "ansible_check_mode": False,
             "ansible_facts": {"ansible_local": {}},

@@ -7,23 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from ansible.parsing.dataloader import DataLoader
-from ansible.template import Templar, trust_as_template
-from ansible_collections.sovereign.dify.plugins.module_utils.cluster.load import load
 
 from tests.unit.inventory.cases import EXAMPLE, HERE
-from tests.unit.test_dify_role import trusted
+from tests.unit.role_variables import rendered, role_variables
 
 ROLE = Path(__file__).resolve().parents[2] / "roles/nginx"
 DIFY = (HERE / "good/dify/cluster.yml").read_text(encoding="utf-8")
 
 
 def value(cluster: str, text: str) -> Any:
-    contract = load(cluster, "/somewhere/cluster.yml")
-    variables: dict[str, Any] = {"cluster": contract.cluster, "site": contract.sites["hq"], "node": contract.nodes["hq-gw1"]}
-    for source in ("defaults", "vars"):
-        variables |= trusted(yaml.safe_load((ROLE / source / "main.yml").read_text(encoding="utf-8")))
-    return Templar(loader=DataLoader(), variables=variables).template(trust_as_template(text))
+    return rendered(text, role_variables("nginx", cluster, "hq-gw1"))
 
 
 def routes(cluster: str) -> dict[str, str]:

@@ -12,15 +12,12 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible.parsing.dataloader import DataLoader
-from ansible.template import Templar
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.load import load
 from ansible_collections.sovereign.dify.plugins.module_utils.port_owners import Listener, foreign, parse, unit_of
 
 from tests.unit.inventory.cases import EXAMPLE, HERE
-from tests.unit.test_dify_role import trusted
+from tests.unit.role_variables import PROJECT, rendered, role_variables
 
-PROJECT = Path(__file__).resolve().parents[2]
 DIFY = (HERE / "good/dify/cluster.yml").read_text(encoding="utf-8")
 
 # Printed by iproute2 6.1 and 6.15, without its padding; the second line is a socket that systemd holds for its service.
@@ -189,15 +186,12 @@ GATEWAY = [
     ],
 )
 def test_what_each_role_asks_for(tmp_path: Path, role: str, host: str, listen: list[dict[str, Any]]) -> None:
-    contract = load(DIFY if host in load(DIFY, "/somewhere/cluster.yml").nodes else EXAMPLE, str(tmp_path / "cluster.yml"))
-    site = contract.nodes[host]["site"]
-    variables: dict[str, Any] = {"cluster": contract.cluster, "site": contract.sites[site], "node": contract.nodes[host], "inventory_hostname": host}
-    variables |= {"ansible_facts": {"ansible_local": {}}, "ansible_check_mode": False}
-    for source in ("defaults", "vars"):
-        variables |= trusted(yaml.safe_load((PROJECT / "roles" / role / source / "main.yml").read_text(encoding="utf-8")))
+    cluster = DIFY if host in load(DIFY, "/somewhere/cluster.yml").nodes else EXAMPLE
+    variables = role_variables(role, cluster, host, str(tmp_path / "cluster.yml"))
+    variables |= {"inventory_hostname": host, "ansible_facts": {"ansible_local": {}}, "ansible_check_mode": False}
     tasks = yaml.safe_load((PROJECT / "roles" / role / "tasks/preflight.yml").read_text(encoding="utf-8"))
     (asked,) = [task["sovereign.dify.port_owners"] for task in tasks if "sovereign.dify.port_owners" in task]
-    found = Templar(loader=DataLoader(), variables=variables).template(trusted(asked["listen"]))
+    found = rendered(asked["listen"], variables)
     for place in found:
         place["ports"] = [int(port) for port in place["ports"]]
     assert found == listen
