@@ -12,8 +12,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,16 +160,49 @@ NEED_MORE_THAN_HOSTS = {"dify": "archives", "vllm": "vllm"}
 LAST = 8
 """How many of the shortest scenarios take, two at a time, as long as the lab takes to come up."""
 
+HEAVY = ("dify", "object_storage", "vllm", "pgbackrest")
+"""Scenarios whose services alone can keep two cores busy. Two of them at once leave each other's reloads and health checks so late that they fail."""
+
 
 def scenarios() -> list[str]:
     """Names of the Molecule scenarios of single roles, the slowest first so that the workers end together."""
     names = sorted(path.parent.name for path in PROJECT.glob("molecule/*/molecule.yml"))
     slowest_first = [
-        *("dify", "vllm", "object_storage", "pgbackrest", "etcd", "model_gateway", "patroni", "pgpool", "nginx", "rabbitmq", "redis"),
+        *(*HEAVY, "model_gateway", "patroni", "nginx", "etcd", "pgpool", "rabbitmq", "redis"),
         *("nvidia_driver", "service_proxy", "pgbouncer", "wireguard", "firewall", "keepalived", "pki"),
     ]
     rank = {name: position for position, name in enumerate(slowest_first)}
     return sorted((name for name in names if name != "lab"), key=lambda name: rank.get(name, len(rank)))
+
+
+class Turns:
+    """Whose turn it is: jobs in their order, but no two heavy ones at once as long as there is another one to do.
+
+    Args:
+        jobs: Names, those that shall begin first at the beginning.
+        heavy: Which of them are heavy.
+    """
+
+    def __init__(self, jobs: Iterable[str], heavy: Collection[str]) -> None:
+        """Take the jobs."""
+        self.left, self.heavy, self.running = list(jobs), set(heavy), set[str]()
+        self.lock = threading.Lock()
+
+    def begin(self) -> str | None:
+        """Give the next job to a worker that has nothing to do; nothing if none is left."""
+        with self.lock:
+            light = [name for name in self.left if name not in self.heavy]
+            waits = bool(self.heavy & self.running)
+            name = next(iter(light if light and waits else self.left), None)
+            if name is not None:
+                self.left.remove(name)
+                self.running.add(name)
+            return name
+
+    def end(self, name: str) -> None:
+        """Note that a job has ended."""
+        with self.lock:
+            self.running.remove(name)
 
 
 def containers(name: str, *options: str) -> list[str]:
@@ -198,8 +232,9 @@ def left_over(name: str) -> bool:
 def molecule(beside: Callable[[], object] | None = None) -> list[Outcome]:
     """All Molecule scenarios of single roles, each in networks and with addresses of its own.
 
-    Three at a time: each waits for its services as long as it computes. They kill, freeze and time things beside each other on two cores: tests that
-    fail are run once more, and the summary says so. What has passed as it is, is not run (``tests/remembered.py``), and the summary says when it has.
+    Three at a time, of which one is heavy: each waits for its services as long as it computes. They kill, freeze and time things beside each other on
+    two cores: tests that fail are run once more, and the summary says so. What has passed as it is, is not run (``tests/remembered.py``), and the
+    summary says when it has.
 
     Args:
         beside: What else there is to do meanwhile, from when only the last scenarios are left.
@@ -254,15 +289,22 @@ def molecule(beside: Callable[[], object] | None = None) -> list[Outcome]:
             passed.note(name, record, began)
         return outcome
 
-    names = scenarios()
-    with ThreadPoolExecutor(max_workers=int(os.environ.get("MOLECULE_WORKERS", "3"))) as pool:
-        jobs = [pool.submit(scenario, name) for name in names[:-LAST]]
-        also = pool.submit(beside) if beside else None
-        jobs += [pool.submit(scenario, name) for name in names[-LAST:]]
-        outcomes = [job.result() for job in jobs]
-        if also:
-            also.result()
-    return outcomes
+    names, also = scenarios(), "beside"
+    turns = Turns([*names[:-LAST], *([also] if beside else []), *names[-LAST:]], HEAVY)
+    outcomes: dict[str, Outcome] = {}
+
+    def work() -> None:
+        while name := turns.begin():
+            if beside and name == also:
+                beside()
+            else:
+                outcomes[name] = scenario(name)
+            turns.end(name)
+
+    with ThreadPoolExecutor() as pool:
+        for worker in [pool.submit(work) for _ in range(int(os.environ.get("MOLECULE_WORKERS", "3")))]:
+            worker.result()
+    return [outcomes[name] for name in names]
 
 
 def lab_up(beside: bool = False) -> list[Outcome]:
