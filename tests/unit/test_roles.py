@@ -53,14 +53,27 @@ def test_a_role_has_few_knobs(role: Path) -> None:
     assert len(knobs) <= 25, knobs
 
 
+def results(role: Path) -> set[str]:
+    """Names that a role sets for the playbooks that call it: those of its README's section "Results"."""
+    _, _, section = (role / "README.md").read_text().partition("\n## Results\n")
+    return set(re.findall(r"^- `(\w+)`", section.partition("\n## ")[0], flags=re.MULTILINE))
+
+
 @role
 def test_internal_names_are_marked(role: Path) -> None:
     for path in (role / "vars").glob("*.yml"):
         for name in load(path) or {}:
-            assert name.startswith(f"__{role.name}_"), (path.name, name)
-    for path in [*task_files(role), *(role / "handlers").glob("*.yml")]:
+            assert name.startswith(f"__{role.name}_") or name in results(role), (path.name, name)
+    for path in task_files(role):
         for name in re.findall(r"register: (\S+)", path.read_text()):
-            assert name.startswith(f"__{role.name}_"), (path.name, name)
+            assert name.startswith(f"__{role.name}_") or name in results(role), (path.name, name)
+
+
+@role
+def test_playbooks_read_what_a_role_says_it_gives_and_nothing_internal(role: Path) -> None:
+    texts = {path.name: path.read_text() for path in (PROJECT / "playbooks").rglob("*.yml")}
+    assert [name for name, text in texts.items() if f"__{role.name}_" in text] == []
+    assert [name for name in results(role) if not any(re.search(rf"\b{name}\b", text) for text in texts.values())] == []
 
 
 @role
