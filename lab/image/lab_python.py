@@ -78,6 +78,7 @@ def become(connection: socket.socket) -> None:
     sys.stdout = io.TextIOWrapper(io.BufferedWriter(io.FileIO(1, "w", closefd=False)), "utf-8", "surrogateescape")
     sys.stderr = io.TextIOWrapper(io.BufferedWriter(io.FileIO(2, "w", closefd=False)), "utf-8", "backslashreplace", line_buffering=True)
     sys.argv = [""]
+    sys.path.insert(0, "")
 
 
 def run(release: str) -> NoReturn:
