@@ -105,6 +105,13 @@ def test_no_topology_no_silent_defaults_no_short_cuts(role: Path) -> None:
 
 
 @role
+def test_of_other_hosts_a_role_reads_what_it_has_found_out_there_itself(role: Path) -> None:
+    for path in [*role.rglob("*.yml"), *role.rglob("*.j2")]:
+        for part in re.findall(r"\bhostvars\b(.{0,160})", path.read_text(), flags=re.DOTALL):
+            assert re.search(rf"(?:'|host\.)_{{0,2}}{role.name}_|ansible_facts", part), (path, part)
+
+
+@role
 def test_deployed_files_carry_the_managed_header(role: Path) -> None:
     texts = {path: path.read_text() for path in (role / "templates").rglob("*.j2")}
     # What others include is no file of its own.
