@@ -46,6 +46,9 @@ def current(proc: Path = Path("/proc"), process: int | None = None) -> Session |
 
     sudo removes SSH_CONNECTION from the environment, but the shell that started sudo still has it.
     """
+    # What this process was started with, it may no longer have; and what it has, nobody sees from outside.
+    if process is None and (found := parse(os.environ.get("SSH_CONNECTION", ""))):
+        return found
     pid = os.getpid() if process is None else process
     while pid > 1:
         try:

@@ -41,3 +41,8 @@ def test_a_process_without_one_has_none(tmp_path: Path) -> None:
     process(tmp_path, 40, 1, "PATH=/bin\0")
     assert current(tmp_path, 40) is None
     assert current(tmp_path, 41) is None
+
+
+def test_what_the_process_itself_has_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSH_CONNECTION", "198.18.1.1 43210 198.18.1.11 2222")
+    assert current() == Session("198.18.1.1", "198.18.1.11", 2222)
