@@ -21,6 +21,9 @@ STATE = PROJECT / "inventories/lab/.state"
 PROBE_SOURCE = (PROJECT / "plugins/module_utils/openai_probe.py").read_text()
 CA = "/tmp/lab-ca.crt"  # noqa: S108 - a path inside a lab container
 REFUSED = (401, 403, 404)
+CLUSTER = next(iter(host_variables().values()))["cluster"]
+PORTS = CLUSTER["ports"]
+"""As the contract has them."""
 
 
 def container(host: str) -> str:
@@ -147,11 +150,11 @@ def wait_until(condition: Callable[[], bool], what: str, limit: float = 60, paus
 @pytest.fixture
 def edge_without_vpn() -> Iterator[None]:
     """Cut the edge off the VPN for the length of a test, and mend it."""
-    execute("edge-gw1", "systemctl", "stop", "wg-quick@wg0")
+    execute("edge-gw1", "systemctl", "stop", f"wg-quick@{CLUSTER['vpn']['interface']}")
     try:
         yield
     finally:
-        execute("edge-gw1", "systemctl", "start", "wg-quick@wg0")
+        execute("edge-gw1", "systemctl", "start", f"wg-quick@{CLUSTER['vpn']['interface']}")
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.lab.conftest import api_key, execute, vllm_metric, wait_until
+from tests.lab.conftest import CLUSTER, api_key, execute, vllm_metric, wait_until
 
 Ask = Callable[..., dict[str, Any]]
 Entry = Callable[[str], tuple[str, str]]
@@ -46,7 +46,7 @@ def test_the_edge_serves_its_own_model_with_the_vpn_cut_and_finds_back(ask: Ask,
     wait_until(lambda: ask("wan-client1", *entry("edge-gw1"), "assistant", key)["status"] in (502, 503, 504), "the assistant is out of reach", 30)
     outcome = ask("wan-client1", *entry("edge-gw1"), "faq", key)
     assert outcome["ok"], outcome
-    execute("edge-gw1", "systemctl", "start", "wg-quick@wg0")
+    execute("edge-gw1", "systemctl", "start", f"wg-quick@{CLUSTER['vpn']['interface']}")
     wait_until(lambda: ask("wan-client1", *entry("edge-gw1"), "assistant", key)["ok"], "the assistant is back", 60)
 
 

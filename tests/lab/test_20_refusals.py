@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 
 from lab.testing import host_variables
-from tests.lab.conftest import CA, REFUSED, api_key, execute, python
+from tests.lab.conftest import CA, CLUSTER, PORTS, REFUSED, api_key, execute, python
 
 Ask = Callable[..., dict[str, Any]]
 Curl = Callable[..., tuple[int, str]]
 Entry = Callable[[str], tuple[str, str]]
 
 PKI = "/etc/sovereign/pki"
+HOME_PORT, VPN_PORT = PORTS["model_gateway"], PORTS["model_gateway_vpn"]
 VPN_LISTENER = ["--cacert", CA, "--cert", f"{PKI}/host.crt", "--key", f"{PKI}/host.key"]
 
 
@@ -76,8 +77,8 @@ def test_an_on_premises_key_is_worth_nothing_at_the_edge(curl: Curl, entry: Entr
 @pytest.mark.parametrize(("model", "allowed"), [("assistant", True), ("risk-scoring", False)])
 def test_through_the_edges_gateway(curl: Curl, model: str, allowed: bool) -> None:
     name = "model-gateway.edge.lab.internal"
-    arguments = ["--cacert", CA, "--resolve", f"{name}:8443:{host_variables()['edge-gw1']['node']['address']}"]
-    status, body = post(curl, "edge-gw1", f"https://{name}:8443/v1/chat/completions", chat(model), api_key("web-chat"), *arguments)
+    arguments = ["--cacert", CA, "--resolve", f"{name}:{HOME_PORT}:{host_variables()['edge-gw1']['node']['address']}"]
+    status, body = post(curl, "edge-gw1", f"https://{name}:{HOME_PORT}/v1/chat/completions", chat(model), api_key("web-chat"), *arguments)
     assert status == (200 if allowed else 404), body
 
 
@@ -85,15 +86,15 @@ def test_through_the_edges_gateway(curl: Curl, model: str, allowed: bool) -> Non
 @pytest.mark.parametrize(("model", "allowed"), [("assistant", True), ("risk-scoring", False)])
 def test_straight_at_the_vpn_listener_with_a_valid_key_and_certificate(curl: Curl, gateway: str, model: str, allowed: bool) -> None:
     node = host_variables()[gateway]["node"]
-    arguments = [*VPN_LISTENER, "--resolve", f"{node['fqdn']}:8444:{node['vpn_address']}"]
-    status, body = post(curl, "edge-gw1", f"https://{node['fqdn']}:8444/v1/chat/completions", chat(model), api_key("web-chat"), *arguments)
+    arguments = [*VPN_LISTENER, "--resolve", f"{node['fqdn']}:{VPN_PORT}:{node['vpn_address']}"]
+    status, body = post(curl, "edge-gw1", f"https://{node['fqdn']}:{VPN_PORT}/v1/chat/completions", chat(model), api_key("web-chat"), *arguments)
     assert status == (200 if allowed else 404), body
 
 
 def test_the_vpn_listener_wants_the_peers_certificate_and_a_peers_key(curl: Curl) -> None:
     node = host_variables()["hq-gw1"]["node"]
-    url = f"https://{node['fqdn']}:8444/v1/chat/completions"
-    resolve = ["--resolve", f"{node['fqdn']}:8444:{node['vpn_address']}"]
+    url = f"https://{node['fqdn']}:{VPN_PORT}/v1/chat/completions"
+    resolve = ["--resolve", f"{node['fqdn']}:{VPN_PORT}:{node['vpn_address']}"]
     status, _ = post(curl, "edge-gw1", url, chat("assistant"), api_key("web-chat"), "--cacert", CA, *resolve)
     assert status == 0  # no client certificate, no TLS
     status, body = post(curl, "edge-gw1", url, chat("assistant"), api_key("core-banking"), *VPN_LISTENER, *resolve)
@@ -113,8 +114,8 @@ def test_by_duplicate_json_keys(curl: Curl, entry: Entry, trick: str, where: str
         host, (url, arguments) = "wan-client1", edge_entry(entry)
     else:
         node = host_variables()["hq-gw1"]["node"]
-        host, url = "edge-gw1", f"https://{node['fqdn']}:8444/v1/chat/completions"
-        arguments = [*VPN_LISTENER, "--resolve", f"{node['fqdn']}:8444:{node['vpn_address']}"]
+        host, url = "edge-gw1", f"https://{node['fqdn']}:{VPN_PORT}/v1/chat/completions"
+        arguments = [*VPN_LISTENER, "--resolve", f"{node['fqdn']}:{VPN_PORT}:{node['vpn_address']}"]
     status, body = post(curl, host, url, chat("assistant", trick), api_key("web-chat"), *arguments)
     assert status in (400, *REFUSED), body
     status, body = post(curl, host, url, chat("assistant", ', "user": "risk-scoring"'), api_key("web-chat"), *arguments)
@@ -127,7 +128,7 @@ def test_by_tcp_to_vllms_port() -> None:
     assert not is_open("hq-client1", address, port)
     assert not is_open("edge-gw1", address, port)
     # Even with a route of the attacker's making: through the VPN, and through the gateway's public side.
-    for route in (["dev", "wg0"], ["via", host_variables()["hq-gw1"]["node"]["wan_address"]]):
+    for route in (["dev", CLUSTER["vpn"]["interface"]], ["via", host_variables()["hq-gw1"]["node"]["wan_address"]]):
         execute("edge-gw1", "ip", "route", "replace", f"{address}/32", *route)
         try:
             assert not is_open("edge-gw1", address, port), route
@@ -150,16 +151,16 @@ def test_over_ipv6(curl: Curl, entry: Entry) -> None:
     for model, expected in (("faq", 200), ("risk-scoring", 404)):
         status, body = post(curl, "wan-client1", f"{url}/v1/chat/completions", chat(model), api_key("web-chat"), *arguments)
         assert status == expected, body
-    assert "open" not in tcp("wan-client1", ipv6("edge-gw1", "fd00:198:18:9:"), 8443, 8444, vllm_port("faq")).values()
+    assert "open" not in tcp("wan-client1", ipv6("edge-gw1", "fd00:198:18:9:"), HOME_PORT, VPN_PORT, vllm_port("faq")).values()
 
 
 def test_only_the_gateways_port_is_open_in_the_vpn() -> None:
     address = host_variables()["hq-gw1"]["node"]["vpn_address"]
-    tried = tcp("edge-gw1", address, 8444, 443, 8443, 8405, 9100, vllm_port("risk-scoring"))
-    assert [port for port, result in tried.items() if result == "open"] == [8444]
+    tried = tcp("edge-gw1", address, VPN_PORT, 443, HOME_PORT, PORTS["model_gateway_metrics"], 9100, vllm_port("risk-scoring"))
+    assert [port for port, result in tried.items() if result == "open"] == [VPN_PORT]
 
 
 def test_by_any_outside_address_of_the_on_premises_gateway() -> None:
     address = host_variables()["hq-gw1"]["node"]["wan_address"]
     assert is_open("hq-client1", host_variables()["hq-gw1"]["node"]["address"], 443)
-    assert "open" not in tcp("wan-client1", address, 443, 8443, 8444).values()
+    assert "open" not in tcp("wan-client1", address, 443, HOME_PORT, VPN_PORT).values()

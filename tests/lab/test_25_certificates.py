@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lab.testing import host_variables
-from tests.lab.conftest import execute, python
+from tests.lab.conftest import PORTS, execute, python
 
 CALLER = "hq-client1"
 # Units of model servers look at the address, too: only gateways get as far as the handshake.
@@ -17,15 +17,16 @@ GATEWAY = "hq-gw1"
 OFF = ("hq-app1", "hq-db1", "hq-gpu1")
 OWN_SITE = ("hq-gw1", "hq-app1", "hq-db1", "hq-db2", "hq-gpu1")
 STOLEN = "edge-gw1"
-# 5432, 6432, 443 and 8443 are not among them: they ask for a password or a key, and for no certificate.
-PATRONI_PORT = 8008
-DATA_PORTS = (2379, 5671, 6280, 6379, PATRONI_PORT, 25672, 26379)
+MEMBERS = PORTS["members"]
+PATRONI_PORT = MEMBERS["patroni"]
+# Those of PostgreSQL, PgBouncer, the entry and the gateways are not among them: they ask for a password or a key, and for no certificate.
+DATA_PORTS = (*(MEMBERS[name] for name in ("etcd", "rabbitmq", "object_storage", "redis", "redis_sentinel")), PATRONI_PORT, 25672)
 MESH_PORTS = (6200, 6201, 6202, 6203)
-DIFY_PORTS = {"api": 9441, "websocket": 9442, "web": 9443, "plugin_daemon": 9444}
-WEBHOOKS_PORT = 9446
+DIFY_PORTS = {name: port for name, port in PORTS["dify"].items() if name != "webhooks"}
+WEBHOOKS_PORT = PORTS["dify"]["webhooks"]
 # Where the server looks at the name as well: for members alone.
 BY_NAME = {("hq-db1", port) for port in MESH_PORTS}
-ETCD_PEERS_PORT = 2380
+ETCD_PEERS_PORT = MEMBERS["etcd_peer"]
 
 # Nothing is sent: a server that has taken the certificate waits, or greets; one that has refused it says so, or hangs up.
 PROGRAM = """

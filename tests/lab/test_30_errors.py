@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from lab.testing import host_variables
-from tests.lab.conftest import CA, api_key, python
+from tests.lab.conftest import CA, PORTS, api_key, python
 
 Curl = Callable[..., tuple[int, str]]
 Entry = Callable[[str], tuple[str, str]]
@@ -33,7 +33,8 @@ def test_mistakes_are_named_in_json(curl: Curl, entry: Entry, case: str, place: 
     if place == "entry":
         host, (url, address), port = "wan-client1", entry("edge-gw1"), 443
     else:
-        host, url, address, port = "edge-gw1", "https://model-gateway.edge.lab.internal", host_variables()["edge-gw1"]["node"]["address"], 8443
+        host, url, port = "edge-gw1", "https://model-gateway.edge.lab.internal", PORTS["model_gateway"]
+        address = host_variables()["edge-gw1"]["node"]["address"]
     name = url.removeprefix("https://")
     arguments = ["--cacert", CA, "--resolve", f"{name}:{port}:{address}", "--header", "Content-Type: application/json", "--data-binary", "@-"]
     if key is not None:

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from lab.testing import docker
-from tests.lab.conftest import CA, PROBE_SOURCE, api_key, container, execute, python, wait_until
+from tests.lab.conftest import CA, CLUSTER, PROBE_SOURCE, api_key, container, execute, python, wait_until
 
 Ask = Callable[..., dict[str, Any]]
 Entry = Callable[[str], tuple[str, str]]
@@ -54,6 +54,7 @@ print(json.dumps([[a - begun, b - begun, ok, status, error] for a, b, ok, status
     assert gap <= RECOVERY_BAR, (gap, failed)
     # The host comes back as it was, with nobody's help: VPN, firewall, gateway.
     wait_until(lambda: execute("hq-gw1", "systemctl", "is-system-running", check=False).stdout.strip() == "running", "hq-gw1 is up again", 60)
-    wait_until(lambda: "handshake" in execute("hq-gw1", "wg", "show", "wg0", check=False).stdout, "hq-gw1 is in the VPN again", 60)
+    shown = ("wg", "show", CLUSTER["vpn"]["interface"])
+    wait_until(lambda: "handshake" in execute("hq-gw1", *shown, check=False).stdout, "hq-gw1 is in the VPN again", 60)
     execute("hq-client1", "true")
     wait_until(lambda: ask("hq-client1", *entry("hq-gw1"), "assistant", api_key("core-banking"))["ok"], "hq-gw1 answers again", 30)

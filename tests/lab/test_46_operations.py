@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from lab.testing import PROJECT
-from tests.lab.conftest import STATE, execute, wait_until
+from tests.lab.conftest import PORTS, STATE, execute, wait_until
 
 DATA_HOSTS = ("hq-db1", "hq-db2", "hq-db3")
 CLIENT = "hq-app1"
@@ -62,6 +62,7 @@ def load(service: str, *options: str) -> Iterator[Callable[[], dict[str, Any]]]:
         time.sleep(0.1)
     program = ["python3", f"{name}.py", "--service", service, "--user", "drill", "--password-file", f"{name}.password", "--database", "drill"]
     # Ten a second: what is operated shares two cores with those who write.
+    program += ["--port", str(PORTS["local"][service])]
     program += ["--interval", "0.1", "--seconds", "900", "--started", f"{name}.started", "--stop", f"{name}.stop"]
     command = ["docker", "exec", f"lab-{CLIENT}", *program, *options]
     client = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -130,7 +131,7 @@ def test_one_member_leads_and_the_others_follow_again() -> None:
 
 
 def test_postgresql_is_restarted_without_a_row_lost_or_a_read_refused() -> None:
-    with load("postgresql", "--read-port", "5433") as end:
+    with load("postgresql", "--read-port", str(PORTS["local"]["postgresql_read"])) as end:
         operate("rolling_restart", service="patroni")
         report = end()
     assert report["lost"] == 0, report
@@ -141,7 +142,7 @@ def test_postgresql_is_restarted_without_a_row_lost_or_a_read_refused() -> None:
 
 def test_a_host_that_has_lost_everything_is_replaced_while_clients_write() -> None:
     lost = "hq-db3"
-    with load("postgresql", "--read-port", "5433") as rows, load("redis") as members, load("rabbitmq") as messages:
+    with load("postgresql", "--read-port", str(PORTS["local"]["postgresql_read"])) as rows, load("redis") as members, load("rabbitmq") as messages:
         operate("remove_member", member=lost, confirm=lost)
         forgotten = ("/var/lib/etcd/sovereign", "/var/lib/postgresql/17/main", "/var/lib/redis", "/var/lib/rabbitmq/mnesia")
         execute(lost, "sh", "-c", f"rm -rf {forgotten[0]} {forgotten[1]} {forgotten[2]}/* {forgotten[3]}")

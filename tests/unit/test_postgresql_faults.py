@@ -86,6 +86,8 @@ def test_what_is_right_is_not_refused(role: str) -> None:
         ("pgpool", {"pgpool_users": ["dify", "-x", "a:b"]}, "rename -x, a:b."),
         ("pgpool", {"pgpool_read_port": "5432"}, "The ports must differ: pgpool_port is 5434, pgpool_write_port 5432, pgpool_read_port 5432."),
         ("pgbackrest", {"ansible_facts": UBUNTU}, "PostgreSQL 17 of Debian 13, and the host has Ubuntu 24."),
+        ("pgbackrest", {"pgbackrest_stanza": "other"}, "pgbackrest_stanza (other) must be what patroni_scope is, lab-hq"),
+        ("pgbackrest", {"pgbackrest_stanza": "bank", "patroni_scope": "other"}, "pgbackrest_stanza (bank) must be what patroni_scope is, other"),
         ("pgbackrest", {"pgbackrest_path": "backups"}, "pgbackrest_path (backups) must begin with a slash and go on."),
         ("pgbackrest", {"pgbackrest_path": "/"}, "pgbackrest_path (/) must begin with a slash and go on."),
         ("pgbackrest", {"pgbackrest_s3_endpoint": "http://localhost:9000"}, "pgbackrest_s3_endpoint (http://localhost:9000) must be one with TLS"),
