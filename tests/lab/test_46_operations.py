@@ -115,7 +115,8 @@ def test_redis_passwords_are_replaced_and_clients_go_on() -> None:
     assert sorted(name for name in before if after[name] != before[name]) == users
     assert report["lost"] == 0, report
     assert report["longest_gap_s"] < 10, report
-    login = ["python3", "-c", "import redis, sys; redis.Redis(username='drill', password=sys.stdin.read().strip()).ping()"]
+    port = PORTS["local"]["redis"]
+    login = ["python3", "-c", f"import redis, sys; redis.Redis(port={port}, username='drill', password=sys.stdin.read().strip()).ping()"]
     assert execute(CLIENT, *login, stdin=after["drill"], check=False).returncode == 0
     assert execute(CLIENT, *login, stdin=before["drill"], check=False).returncode != 0
 
