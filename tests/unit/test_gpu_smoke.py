@@ -278,10 +278,11 @@ SLEEP = "import time; time.sleep(600)"
 
 def test_a_hang_is_a_fault_that_names_where_and_what_usually_causes_it_and_leaves_nobody_behind(tmp_path: Path) -> None:
     begin = time.monotonic()
-    code, report, line = trial("--gpus", "0,1", "--backend", "gloo", "--timeout", "2", torch=SLEEP, path=tmp_path)
-    assert time.monotonic() - begin < 20
+    code, report, line = trial("--gpus", "0,1", "--backend", "gloo", "--timeout", "6", torch=SLEEP, path=tmp_path)
+    assert time.monotonic() - begin < 40
     assert (code, report["verdict"]) == (1, "hangs")
-    assert "No end within 2 s, and so killed. Last heard of rank 0 (GPU 0), rank 1 (GPU 1): loading torch." in line
+    # Time for two Pythons to begin, on a machine that does other things as well.
+    assert "No end within 6 s, and so killed. Last heard of rank 0 (GPU 0), rank 1 (GPU 1): loading torch." in line
     assert any("ACS" in cause for cause in report["look_at"])
     assert "dmesg" in line
     assert alive(f"PYTHONPATH={tmp_path}") == []
