@@ -7,7 +7,7 @@ needs the library cryptography costs half a second of the controller's CPU, on e
 Whatever cannot be loaded here is told where it is used.
 
 What a process of a task has inherited, it neither changes nor gives back: its garbage collector is told to leave that alone. It would look through
-all of it, again and again, and so copy it: more than a quarter of what a run costs the controller.
+all of it, again and again, and so copy it: about a quarter of what a run costs the controller.
 """
 
 from __future__ import annotations
@@ -42,8 +42,6 @@ OTHERS: dict[str, tuple[str, ...]] = {
 OURS = ("action", "filter", "lookup")
 """Kinds of plugins of this collection that run in those processes."""
 
-_registered = False
-
 
 def preload() -> list[str]:
     """Load the plugins.
@@ -51,10 +49,8 @@ def preload() -> list[str]:
     Returns:
         Full names of those that are loaded now.
     """
-    global _registered
-    if not _registered:
-        os.register_at_fork(after_in_child=gc.freeze)
-        _registered = True
+    # Once more by a second source of hosts does no harm: there is nothing left to leave alone.
+    os.register_at_fork(after_in_child=gc.freeze)
     here = Path(__file__).resolve().parents[1]
     loaded = []
     for kind in sorted({*OURS, *OTHERS}):

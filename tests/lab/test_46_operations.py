@@ -61,8 +61,8 @@ def load(service: str, *options: str) -> Iterator[Callable[[], dict[str, Any]]]:
     while not told:
         time.sleep(0.1)
     program = ["python3", f"{name}.py", "--service", service, "--user", "drill", "--password-file", f"{name}.password", "--database", "drill"]
-    # Ten a second: what is operated shares two cores with those who write.
     program += ["--port", str(PORTS["local"][service])]
+    # Ten a second: what is operated shares two cores with those who write.
     program += ["--interval", "0.1", "--seconds", "900", "--started", f"{name}.started", "--stop", f"{name}.stop"]
     command = ["docker", "exec", f"lab-{CLIENT}", *program, *options]
     client = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
