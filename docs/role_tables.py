@@ -83,7 +83,10 @@ def _cell(text: str) -> str:
 
 
 def alone(role: Path) -> str:
-    """Say what whoever has no inventory of this collection gives instead; nothing if the role reads nothing of it."""
+    """Say what whoever has no inventory of this collection gives instead; nothing if the role reads nothing of it.
+
+    The look-up ``needed_alone`` reads this sentence where a role is run so.
+    """
     defaults = yaml.safe_load((role / "defaults/main.yml").read_text())
     instead = [f"`{name}`" for name, value in defaults.items() if _read(value)]
     read: set[str] = set()

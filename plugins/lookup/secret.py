@@ -160,8 +160,8 @@ class LookupModule(LookupBase):
         host = str(variables.get("inventory_hostname", "this host"))
         if found and (reason := problem(directory, {host: found}, [])):
             raise AnsibleLookupError(f"sovereign.dify.secret: {reason}")
-        # "site" is set on hosts of a platform alone.
-        if found is None and "site" in variables and not in_use(directory):
+        # The inventory sets "site" on hosts of a platform alone; a role by itself has a template there.
+        if found is None and isinstance(variables.get("site"), Mapping) and not in_use(directory):
             msg = (
                 f"sovereign.dify.secret: {directory} has never been used, and the facts of {host} are not known, so that it may have been "
                 f"configured from another state directory. Import the playbook sovereign.dify.state first. {REMEDY.format(directory=directory)}"

@@ -33,9 +33,19 @@ def role_variables(role: str, cluster: str, host: str, path: str = "/somewhere/c
     """
     contract = load(cluster, path)
     node = contract.nodes[host]
-    variables: dict[str, Any] = {"cluster": contract.cluster, "site": contract.sites[node["site"]], "node": node}
+    return own_variables(role) | {"cluster": contract.cluster, "site": contract.sites[node["site"]], "node": node}
+
+
+def own_variables(role: str) -> dict[str, Any]:
+    """Give what a role has where nothing is set: its defaults and its own variables.
+
+    Args:
+        role: The role's name.
+    """
+    directory = PROJECT / "roles" / role
+    variables: dict[str, Any] = {"role_path": str(directory), "role_name": role}
     for source in ("defaults", "vars"):
-        variables |= trusted(yaml.safe_load((PROJECT / "roles" / role / source / "main.yml").read_text(encoding="utf-8")))
+        variables |= trusted(yaml.safe_load((directory / source / "main.yml").read_text(encoding="utf-8")))
     return variables
 
 

@@ -40,6 +40,8 @@ def application(key: str) -> dict[str, Any]:
     ("given", "said"),
     [
         ({}, []),
+        # A site without clients of the models.
+        ({"nginx_tiers": {}, "nginx_clients": {}, "nginx_applications": {}}, []),
         ({"nginx_clients": {**CLIENTS, "three": {"tier": "fast"}}}, ["no key in nginx_keys: three."]),
         ({"nginx_applications": {"two": {"key": "app-0123456789abcdefgh", "tier": "slow"}}}, ["those of clients of the models, too: two."]),
         ({"nginx_applications": {"a b": {"key": "app-0123456789abcdefgh", "tier": "slow"}}}, ["with a letter or a digit in front: a b."]),

@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible.errors import AnsibleError
 
 from tests.unit.inventory.cases import contract
+from tests.unit.role_variables import own_variables, rendered
 
 PROJECT = Path(__file__).resolve().parents[2]
 ROLES = sorted(path for path in (PROJECT / "roles").iterdir() if path.is_dir())
+CONTRACT = ("cluster", "site", "node")
 VERBS = {"main", "preflight", "install", "configure", "service", "verify", "upgrade", "restart", "drain", "remove"}
 
 role = pytest.mark.parametrize("role", ROLES, ids=lambda path: path.name)
@@ -33,7 +36,7 @@ def task_files(role: Path) -> list[Path]:
 
 @role
 def test_the_specification_and_the_defaults_have_the_same_keys(role: Path) -> None:
-    assert set(options(role)) == set(load(role / "defaults/main.yml"))
+    assert set(options(role)) == set(load(role / "defaults/main.yml")) - set(CONTRACT)
 
 
 @role
@@ -154,6 +157,37 @@ def test_what_a_role_declares_to_another_is_what_that_one_takes(role: Path) -> N
                 other = call["name"].rpartition(".")[2]
                 taken = load(PROJECT / f"roles/{other}/meta/argument_specs.yml")["argument_specs"][call["tasks_from"]]["options"]
                 assert set(task["vars"]) == set(taken), (path, task["name"])
+
+
+def refused(name: str, variables: dict[str, Any]) -> str:
+    """Give what Ansible says where a variable cannot be read; nothing where it can."""
+    try:
+        rendered(f"{{{{ {name} }}}}", variables)
+    except AnsibleError as error:
+        return str(error)
+    return ""
+
+
+@role
+def test_whoever_has_no_inventory_of_ours_is_told_all_that_a_role_needs_at_once(role: Path) -> None:
+    """Whatever a role reads of the inventory plugin's variables, the first of it names all."""
+    listed = re.search(r"^Without the inventory plugin, give (.*)", (role / "README.md").read_text(), re.MULTILINE)
+    alone = {name: value for name, value in load(role / "defaults/main.yml").items() if name in CONTRACT}
+    if not listed:
+        assert not alone
+        return
+    assert set(alone) == set(CONTRACT)
+    needed = re.findall(r"`([\w.]+)`", listed[1])
+    refusals = [refusal for name in needed if (refusal := refused(name, own_variables(role.name)))]
+    assert refusals
+    for refusal in refusals:
+        assert set(needed) <= set(re.findall(r"[\w.]+\w", refusal)), refusal
+        assert str(role / "README.md") in refusal
+
+
+def test_what_may_be_missing_is_asked_of_nobody() -> None:
+    variables = own_variables("nginx")
+    assert rendered("{{ site is defined }} {{ site.members.nginx | default('none') }}", variables) == "False none"
 
 
 PLACES = [

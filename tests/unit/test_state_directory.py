@@ -107,6 +107,11 @@ def test_a_new_state_is_not_begun_for_a_host_of_which_nothing_is_known(tmp_path:
     assert looked_up(tmp_path, {"ansible_local": {}}, site={"name": "hq"}) == looked_up(tmp_path, {}, site={"name": "hq"})
 
 
+def test_a_role_by_itself_begins_a_state(tmp_path: Path) -> None:
+    """Its default for what the inventory sets is a template."""
+    assert looked_up(tmp_path, {}, site="{{ undef() }}")
+
+
 @pytest.mark.parametrize("layer", sorted((PROJECT / "playbooks/layers").glob("*.yml")), ids=lambda path: path.stem)
 def test_every_layer_compares_the_state_of_all_its_hosts_first(layer: Path) -> None:
     first, *plays = yaml.safe_load(layer.read_text())
