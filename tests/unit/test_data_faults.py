@@ -108,6 +108,11 @@ def test_what_is_right_is_not_refused(role: str) -> None:
         ("service_proxy", {"service_proxy_ports": {"redis": 6379, "rabbitmq": 6379}}, "to more than one service (redis 6379, rabbitmq 6379)."),
         ("service_proxy", {"service_proxy_ports": {"redis": 1023, "rabbitmq": 1024}}, "above 1023; these are not: redis."),
         ("service_proxy", {"service_proxy_redis_password": "p" * 15}, "service_proxy_redis_password, with which Redis is asked"),
+        (
+            "service_proxy",
+            {"service_proxy_redis_user": "probe", "redis_users": {"app": []}},
+            "service_proxy_redis_user (probe) is none of the users that Redis has (service_proxy, app): name it in redis_users",
+        ),
         ("service_proxy", {"service_proxy_redis_password": "p p" * 10}, "at least 16 characters, and no blanks."),
         ("keepalived", {"keepalived_address": "nowhere"}, "keepalived_address (nowhere) is no address."),
         ("keepalived", {"keepalived_members": [{"address": "198.18.1.12"}] * 2}, f"must have this host once, at {OWN} (198.18.1.12, 198.18.1.12)."),
@@ -149,4 +154,5 @@ def test_secrets_that_could_be_guessed_are_refused_and_never_shown(role: str, ch
 
 
 def test_a_password_is_not_looked_up_where_redis_is_not_asked() -> None:
-    assert faults("service_proxy", service_proxy_redis=[], service_proxy_redis_password="") == []
+    assert faults("service_proxy", service_proxy_redis=[], service_proxy_redis_password="", service_proxy_redis_user="probe") == []
+    assert faults("service_proxy", service_proxy_redis_user="probe", redis_users={"probe": []}) == []
