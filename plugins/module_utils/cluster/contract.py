@@ -287,7 +287,8 @@ class _Builder:
         self.groups = groups
         self.file = file
         self.platform_ports = ports(self.spec)
-        self.ports = {name: model_port(name, model, reserved_ports(self.spec)) for name, model in self.spec.models.items()}
+        reserved = reserved_ports(self.spec)
+        self.ports = {name: model_port(name, model, reserved) for name, model in self.spec.models.items()}
 
     def build(self) -> Contract:
         return Contract(
