@@ -150,8 +150,33 @@ def changed(run: subprocess.CompletedProcess[str]) -> dict[str, int]:
     """Count changed tasks by host; the run must have succeeded."""
     if run.returncode:
         pytest.fail(run.stdout + run.stderr)
-    counts = {host: int(count) for host, count in re.findall(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)", run.stdout, flags=re.MULTILINE)}
-    return counts or pytest.fail(run.stdout)
+    return recap(run.stdout) or pytest.fail(run.stdout)
+
+
+def recap(output: str) -> dict[str, int]:
+    """Read from what ``ansible-playbook`` has printed how many tasks have changed something, by host."""
+    return {host: int(count) for host, count in re.findall(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)", output, flags=re.MULTILINE)}
+
+
+@cache
+def connected(name: str) -> Any:  # noqa: ANN401 - testinfra is untyped
+    """Reach a host, by its inventory name, through Docker: independent of the SSH that Ansible uses."""
+    return testinfra.get_host(f"docker://{host_variables()[name]['cluster']['name']}-{name}")
+
+
+def vllm_metric(host: str, model: str, name: str) -> float:
+    """Give one of the numbers that a model's vLLM instance reports of itself, summed over its labels.
+
+    Args:
+        host: Where the instance is.
+        model: The model's name.
+        name: The number's, without vLLM's prefix.
+    """
+    node, pki = host_variables()[host]["node"], "/etc/sovereign/pki"
+    (port,) = [instance["port"] for instance in node["models"] if instance["name"] == model]
+    curl = f"curl --silent --fail --cert {pki}/host.crt --key {pki}/host.key --cacert {pki}/ca.crt"
+    metrics = connected(host).check_output(f"{curl} https://{node['address']}:{port}/metrics")
+    return sum(float(value) for value in re.findall(rf"^vllm:{name}\{{[^}}]*\}} (\S+)$", metrics, flags=re.MULTILINE))
 
 
 @pytest.fixture(scope="session")
@@ -162,10 +187,5 @@ def contract() -> Callable[[str], Contract]:
 
 @pytest.fixture(scope="session")
 def on() -> Callable[[str], Any]:
-    """Give a testinfra host by its inventory name, reached through Docker: independent of the SSH that Ansible uses."""
-
-    @cache
-    def connect(name: str) -> Any:  # noqa: ANN401 - testinfra is untyped
-        return testinfra.get_host(f"docker://{host_variables()[name]['cluster']['name']}-{name}")
-
-    return connect
+    """Give a testinfra host by its inventory name."""
+    return connected

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -44,18 +43,6 @@ def execute(host: str, *command: str, stdin: str = "", timeout: float = 120, che
 def python(host: str, source: str, timeout: float = 120) -> Any:
     """Run a Python program (standard library only) inside a lab host and return the JSON it prints."""
     return json.loads(execute(host, "python3", "-", stdin=source, timeout=timeout).stdout)
-
-
-def vllm_metric(host: str, model: str, name: str) -> float:
-    """One of the numbers that a model's vLLM instance reports of itself, summed over its labels; ``name`` is without vLLM's prefix."""
-    node, pki = host_variables()[host]["node"], "/etc/sovereign/pki"
-    port = next(instance["port"] for instance in node["models"] if instance["name"] == model)
-    metrics = execute(
-        host,
-        *("curl", "--silent", "--fail", "--cert", f"{pki}/host.crt", "--key", f"{pki}/host.key", "--cacert", f"{pki}/ca.crt"),
-        f"https://{node['address']}:{port}/metrics",
-    ).stdout
-    return sum(float(value) for value in re.findall(rf"^vllm:{name}\{{[^}}]*\}} ([0-9.e+]+)$", metrics, flags=re.MULTILINE))
 
 
 def api_key(client: str) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.lab.conftest import CLUSTER, api_key, execute, vllm_metric, wait_until
+from lab.testing import vllm_metric
+from tests.lab.conftest import CLUSTER, api_key, execute, wait_until
 
 Ask = Callable[..., dict[str, Any]]
 Entry = Callable[[str], tuple[str, str]]

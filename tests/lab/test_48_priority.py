@@ -9,7 +9,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from tests.lab.conftest import CA, api_key, container, vllm_metric, wait_until
+from lab.testing import vllm_metric
+from tests.lab.conftest import CA, api_key, container, wait_until
 
 Entry = Callable[[str], tuple[str, str]]
 

@@ -8,8 +8,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from lab.testing import PROJECT
-from tests.lab.conftest import execute, vllm_metric
+from lab.testing import PROJECT, vllm_metric
+from tests.lab.conftest import execute
 
 
 class Running:

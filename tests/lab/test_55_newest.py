@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
 
+from lab.testing import recap
 from tests import newest
 from tests.lab import ONE_OF_EACH, ONE_OF_EACH_LIMIT
 
@@ -18,8 +18,8 @@ def test_site_changes_nothing_and_warns_of_nothing(tmp_path: Path) -> None:
     environment = newest.made(newest.releases()[-1], *found, ())
     run = newest.under(environment, tmp_path / "run", "ansible-playbook", "-i", "inventories/lab", "playbooks/site.yml", ONE_OF_EACH_LIMIT)
     assert run.code == 0, run.output[-5000:] + run.errors
-    recap = dict(re.findall(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)", run.output, flags=re.MULTILINE))
-    assert set(recap) >= set(ONE_OF_EACH)
-    assert set(recap.values()) == {"0"}, run.output[-5000:]
+    counts = recap(run.output)
+    assert set(counts) >= set(ONE_OF_EACH)
+    assert set(counts.values()) == {0}, run.output[-5000:]
     assert newest.ours(run.warnings) == []
     print(f"\nansible-core {environment.core}: {run.seconds:.0f} s")

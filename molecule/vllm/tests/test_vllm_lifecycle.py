@@ -14,7 +14,7 @@ from ansible_collections.sovereign.dify.plugins.module_utils.model_plan.processo
 from edited import run_with
 from gateway_load import Load, ask
 
-from lab.testing import host_variables
+from lab.testing import vllm_metric
 
 READY_S = 300
 OUT_OF_ROTATION_S = 30
@@ -70,15 +70,6 @@ def in_rotation(on: Any, model: str, server: str) -> bool:
     return row.split(",")[17].startswith("UP")
 
 
-def at_work(on: Any, model: str, host: str) -> float:
-    """Requests that an instance runs at the moment, by what it says itself."""
-    node, pki = host_variables()[host]["node"], "/etc/sovereign/pki"
-    (port,) = [instance["port"] for instance in node["models"] if instance["name"] == model]
-    certificate = f"--cacert {pki}/ca.crt --cert {pki}/host.crt --key {pki}/host.key"
-    metrics = on(host).check_output(f"curl --silent --fail {certificate} https://{node['address']}:{port}/metrics")
-    return sum(float(value) for value in re.findall(r"^vllm:num_requests_running\{[^}]*\} (\S+)$", metrics, re.MULTILINE))
-
-
 def test_two_instances_are_restarted_one_after_the_other_and_nobody_notices(on: Any, tmp_path: Path) -> None:
     before = {host: show(on, host, "single", "MainPID") for host in ("gpu", "gpu2")}
     with Load("single", clients=4) as load:
@@ -111,7 +102,7 @@ def test_an_instance_that_hangs_with_requests_in_flight_is_out_of_rotation_and_c
     with Load("single", clients=4, tokens=600, pause=0.1, timeout=120) as load:
         wait_until(lambda: len(load.answers) > 3, 90)
         # One that is stopped between two requests hangs idle, which is another case.
-        wait_until(lambda: at_work(on, "single", "gpu2") > 1, 60)
+        wait_until(lambda: vllm_metric("gpu2", "single", "num_requests_running") > 1, 60)
         began = time.monotonic()
         on("gpu2").run_expect([0], f"kill -STOP {worker}")
         seconds = wait_until(lambda: not in_rotation(on, "single", "gpu2"), OUT_OF_ROTATION_S)
