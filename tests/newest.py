@@ -4,7 +4,8 @@ Each release of ``tests/tools/newest.txt`` has an environment of its own in the 
 tasks and of handlers are parsed, the lab's inventory is read, and those unit tests run that use Ansible itself. The pinned release is the measure:
 a warning that it does not print is a fault, and so is an inventory that differs from its own.
 
-No host is needed: that the roles do on hosts what they should is shown under the pinned release alone.
+None of that needs a host. That the roles do on hosts what they should is shown under the pinned release; under the newest, by one scenario of
+Molecule and by site.yml over the lab.
 """
 
 from __future__ import annotations
@@ -57,6 +58,9 @@ SLOW = (
 )
 """Tests that are left out, as pytest's ``-k`` names them."""
 
+SCENARIO = "pgbouncer"
+"""The scenario of Molecule that runs under the newest release, too: etcd, PostgreSQL and who comes to it, in a few minutes."""
+
 NOT_OURS = {
     r"^\[WARNING\]: Deprecation warnings can be disabled": "It comes with the first deprecation, which counts by itself.",
 }
@@ -74,13 +78,15 @@ class Check:
         name: The release, and what was checked.
         seconds: Wall time.
         faults: What was wrong, a line each.
-        said: What it printed.
+        said: What it printed, as far as somebody may want to read it.
+        left_out: Whether nothing could be checked; the name says why.
     """
 
     name: str
     seconds: float = 0
     faults: tuple[str, ...] = ()
     said: str = ""
+    left_out: bool = False
 
 
 @dataclass(frozen=True)
@@ -210,15 +216,16 @@ def made(release: Release, base: Path, version: str, prefix: Sequence[str]) -> E
     return environment
 
 
-def under(environment: Environment, work: Path, *command: str) -> Done:
+def under(environment: Environment, work: Path, *command: str, **variables: str) -> Done:
     """Run a program in a release's environment, with this project's settings and nothing else of Ansible's.
 
     Args:
         environment: The release's environment.
-        work: A new directory for what Ansible keeps.
+        work: A directory for what Ansible keeps. Of a former program in it the warnings count, too.
         *command: The program and its arguments.
+        **variables: Further environment variables.
     """
-    work.mkdir()
+    work.mkdir(exist_ok=True)
     outside = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "MOLECULE_"))}
     own = {
         "PATH": f"{environment.programs}{os.pathsep}{os.environ['PATH']}",
@@ -232,7 +239,7 @@ def under(environment: Environment, work: Path, *command: str) -> Done:
         outside.pop("PYTHONDONTWRITEBYTECODE", None)
         own["PYTHONPYCACHEPREFIX"] = str(environment.compiled)
     started = time.monotonic()
-    done = subprocess.run(command, cwd=PROJECT, env=outside | own, capture_output=True, text=True, errors="replace", check=False)
+    done = subprocess.run(command, cwd=PROJECT, env=outside | own | variables, capture_output=True, text=True, errors="replace", check=False)
     seconds = time.monotonic() - started
     log = (work / "log").read_text(encoding="utf-8", errors="replace") if (work / "log").is_file() else ""
     # Each once, in the order in which they came.
@@ -280,6 +287,11 @@ def ours(warnings: Sequence[str]) -> list[str]:
     return [warning for warning in warnings if not any(re.search(pattern, warning) for pattern in NOT_OURS)]
 
 
+def unexpected(done: Done) -> list[str]:
+    """Give why a run of Ansible failed, and what it warned of."""
+    return failure(done) + ours(done.warnings)
+
+
 def compared(done: Done, pinned: Done, release: str) -> list[str]:
     """Give what was wrong with a program of Ansible, by what the same did under the pinned release.
 
@@ -315,6 +327,48 @@ def failed_tests(done: Done) -> list[str]:
     return (failed or failure(done)) + ours([*deprecated, *(line.strip() for line in of_python)])
 
 
+def lacking() -> Check:
+    """Say that nothing can be checked here, and what would change that."""
+    lacks = f"no Python from 3.{min(MINORS)} to 3.{max(MINORS)} here, which newer Ansible needs"
+    return Check(f"newer releases LEFT OUT: {lacks}; '.venv/bin/uv python install 3.{MINORS[0]}' gets one", left_out=True)
+
+
+def scenario(name: str) -> Check:
+    """Run a scenario of Molecule under the newest release; its hosts stay.
+
+    They are made under the pinned release: that takes collections of the workshop, which no user has and no newer release's environment.
+
+    Args:
+        name: The scenario's name.
+
+    Returns:
+        How it ended. Where it cannot be run, why not.
+    """
+    found = newer_python()
+    if not found:
+        return lacking()
+    release, started = releases()[-1], time.monotonic()
+    called = f"ansible-core {release.core}"
+    try:
+        with lock("newest"):
+            newest = made(release, *found, ())
+    except StepError as error:
+        return Check(called, time.monotonic() - started, tuple(str(error).splitlines()[-5:]), str(error))
+    pinned = Environment(venv_release(), Path(sys.executable).parent)
+    steps = ((pinned, "create", failure), (newest, "converge", unexpected), (newest, "idempotence", unexpected), (newest, "verify", failed_tests))
+    faults, said = list[str](), ""
+    with tempfile.TemporaryDirectory(prefix="newest-") as temporary:
+        for where, action, judged in steps:
+            # One directory for all, so that Molecule knows what it has done; but what the pinned release warns of is not the newest's.
+            variables = {"MOLECULE_COMMAND_BORDERS": "0"} | ({"ANSIBLE_LOG_PATH": f"{temporary}/pinned.log"} if where is pinned else {})
+            done = under(where, Path(temporary, "run"), "molecule", action, "--scenario-name", name, **variables)
+            said += done.output + done.errors
+            faults = judged(done)
+            if faults:
+                break
+    return Check(called, time.monotonic() - started, tuple(faults), said[-20000:] if faults else "")
+
+
 def checks(*prefix: str) -> list[Check]:
     """Check the collection under each newer release.
 
@@ -326,8 +380,7 @@ def checks(*prefix: str) -> list[Check]:
     """
     found = newer_python()
     if not found:
-        lacks = f"no Python from 3.{min(MINORS)} to 3.{max(MINORS)} here, which newer Ansible needs"
-        return [Check(f"LEFT OUT: {lacks}; '.venv/bin/uv python install 3.{MINORS[0]}' gets one")]
+        return [lacking()]
     started = time.monotonic()
     try:
         with lock("newest"):

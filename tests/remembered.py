@@ -16,11 +16,13 @@ import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from tests import newest
+
 PROJECT = Path(__file__).resolve().parent.parent
 ALWAYS = ("molecule/shared", ".config/molecule", "lab/image", "lab/substrate", "ansible.cfg", "requirements-dev.txt")
 """What a scenario consists of, whatever it reads: images are made of it before, and kept."""
-ARCHIVES = {"dify": ("lab/standins/dify",)}
-"""Likewise, for scenarios that run images of containers which are made before."""
+OF_ONE = {"dify": ("lab/standins/dify",), newest.SCENARIO: ("tests/newest.py", "tests/tools/newest.txt")}
+"""Likewise, for one scenario each: of what images of its containers are made before, and which releases of Ansible it runs under."""
 KEPT_SECONDS = 7 * 24 * 3600
 """Distributions move on: what passed longer ago is run again."""
 IGNORED = ("__pycache__", ".state", ".cache", ".git")
@@ -62,7 +64,7 @@ def always(scenario: str) -> dict[str, str]:
     Returns:
         Hashes by path.
     """
-    roots = (f"molecule/{scenario}", *ALWAYS, *ARCHIVES.get(scenario, ()))
+    roots = (f"molecule/{scenario}", *ALWAYS, *OF_ONE.get(scenario, ()))
     return {name: _state(name) for name in sorted(str(path.relative_to(PROJECT)) for root in roots for path in _files(PROJECT / root))}
 
 
