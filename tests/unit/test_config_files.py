@@ -149,7 +149,7 @@ def play(tmp_path: Path) -> Any:
         command = ["ansible-playbook", "--inventory=localhost,", f"--extra-vars=ansible_python_interpreter={sys.executable}", *options]
         environment = {**os.environ, "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
         return subprocess.run(
-            [*command, str(tmp_path / "play.yml")], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=60
+            [*command, str(tmp_path / "play.yml")], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=600
         )
 
     return run
