@@ -167,6 +167,9 @@ NEED_MORE_THAN_HOSTS = {"dify": "archives", "vllm": "vllm"}
 LAST = 8
 """How many of the shortest scenarios take, two at a time, as long as the lab takes to come up."""
 
+MIDST = 6
+"""How many of the longest scenarios begin before what else takes as long as the next ones, and needs what is prepared meanwhile."""
+
 HEAVY = ("dify", "object_storage", "vllm", "pgbackrest")
 """Scenarios whose services alone can keep two cores busy. Two of them at once leave each other's reloads and health checks so late that they fail."""
 
@@ -236,7 +239,22 @@ def left_over(name: str) -> bool:
     return bool(containers(name, "--all") or remembered or (PROJECT / f"molecule/{name}/inventory/.state").exists())
 
 
-def molecule(beside: Callable[[], object] | None = None) -> list[Outcome]:
+STANDINS = "standins"
+
+
+def standins() -> list[Outcome]:
+    """What the stand-in for Dify does, compared with what Dify was seen to do (``lab/standins/dify/README.md``). It needs containers of its own."""
+    passed, began, nothing = Passed(), time.time(), CACHE / "none"
+    if when := passed.when(STANDINS):
+        return [Outcome(f"{STANDINS}, as they are, on {when}", True, 0)]
+    outcomes = [prepared.archives.result()] if prepared else []
+    outcomes.append(run(STANDINS, ["pytest", "tests/standins", "-q"], captured=True))
+    if outcomes[-1].passed:
+        passed.note(STANDINS, nothing, began)
+    return outcomes
+
+
+def molecule(first: Callable[[], object] | None = None, beside: Callable[[], object] | None = None) -> list[Outcome]:
     """All Molecule scenarios of single roles, each in networks and with addresses of its own.
 
     Three at a time, of which one is heavy: each waits for its services as long as it computes. They kill, freeze and time things beside each other on
@@ -244,7 +262,8 @@ def molecule(beside: Callable[[], object] | None = None) -> list[Outcome]:
     summary says when it has. One runs under Ansible's newest release, too, and has passed if it has under both.
 
     Args:
-        beside: What else there is to do meanwhile, from when only the last scenarios are left.
+        first: What else there is to do meanwhile, as long as the longest of the scenarios.
+        beside: Likewise, from when only the last scenarios are left.
     """
     logs = CACHE / "molecule"
     logs.mkdir(parents=True, exist_ok=True)
@@ -302,14 +321,18 @@ def molecule(beside: Callable[[], object] | None = None) -> list[Outcome]:
             passed.note(name, record, began)
         return found
 
-    names, also = scenarios(), "beside"
-    turns = Turns([*names[:-LAST], *([also] if beside else []), *names[-LAST:]], HEAVY)
+    names = scenarios()
+    also = {name: job for name, job in {"first": first, "beside": beside}.items() if job}
+    latter = max(0, len(names) - LAST)
+    midst = min(MIDST, latter)
+    order = [*names[:midst], "first", *names[midst:latter], "beside", *names[latter:]]
+    turns = Turns([name for name in order if name in names or name in also], HEAVY)
     outcomes: dict[str, list[Outcome]] = {}
 
     def work() -> None:
         while name := turns.begin():
-            if beside and name == also:
-                beside()
+            if job := also.get(name):
+                job()
             else:
                 outcomes[name] = scenario(name)
             turns.end(name)
@@ -398,6 +421,7 @@ STAGES: dict[str, Callable[[], list[Outcome]]] = {
     "sanity": sanity,
     "newest": newest,
     "substrate": substrate,
+    "standins": standins,
     "molecule": molecule,
     "lab": lab,
 }
@@ -414,11 +438,12 @@ def everything() -> list[Outcome]:
     with ThreadPoolExecutor(1) as pool:
         outcomes += substrate()
         brought_up: list[Outcome] = []
+        compared: list[Outcome] = []
         # The lab's tests wait half of their time, and measure: whoever runs beside them yields at once.
         prefix = ("chrt", "--idle", "0") if shutil.which("chrt") else ("nice", "-n", "19")
         patient = pool.submit(lambda: sanity(*prefix) + newest(*prefix))
-        outcomes += molecule(lambda: brought_up.extend(lab_up(beside=True)))
-        outcomes += [prepared.archives.result(), *lab(brought_up), *patient.result()]
+        outcomes += molecule(lambda: compared.extend(standins()), lambda: brought_up.extend(lab_up(beside=True)))
+        outcomes += [*compared, *lab(brought_up), *patient.result()]
         return outcomes
 
 

@@ -23,6 +23,8 @@ ALWAYS = ("molecule/shared", ".config/molecule", "lab/image", "lab/substrate", "
 """What a scenario consists of, whatever it reads: images are made of it before, and kept."""
 OF_ONE = {"dify": ("lab/standins/dify",), newest.SCENARIO: ("tests/newest.py", "tests/tools/newest.txt")}
 """Likewise, for one scenario each: of what images of its containers are made before, and which releases of Ansible it runs under."""
+WHOLE = {"standins": ("tests/standins", "lab/standins/dify")}
+"""What is no scenario of Molecule, and all that it consists of beside what makes the images."""
 KEPT_SECONDS = 7 * 24 * 3600
 """Distributions move on: what passed longer ago is run again."""
 IGNORED = ("__pycache__", ".state", ".cache", ".git")
@@ -64,7 +66,7 @@ def always(scenario: str) -> dict[str, str]:
     Returns:
         Hashes by path.
     """
-    roots = (f"molecule/{scenario}", *ALWAYS, *OF_ONE.get(scenario, ()))
+    roots = (*WHOLE.get(scenario, (f"molecule/{scenario}",)), *ALWAYS, *OF_ONE.get(scenario, ()))
     return {name: _state(name) for name in sorted(str(path.relative_to(PROJECT)) for root in roots for path in _files(PROJECT / root))}
 
 
@@ -174,7 +176,7 @@ class Passed:
         """
         found = consists_of(scenario, record)
         files = [PROJECT / name for name, state in found.items() if state and not name.endswith("/")]
-        noted = record.is_file() and f"molecule/{scenario}/converge.yml" in record.read_text().splitlines()
+        noted = scenario in WHOLE or (record.is_file() and f"molecule/{scenario}/converge.yml" in record.read_text().splitlines())
         if noted and all(path.stat().st_mtime < began for path in files):
             self.directory.mkdir(parents=True, exist_ok=True)
             (self.directory / scenario).write_text(json.dumps(found, indent=1))

@@ -210,8 +210,7 @@ def test_twice_as_many_users_as_planned_are_queued_or_told_to_come_again_and_vip
     print(f"VIPs meanwhile: first piece after {[round(answer.first, 1) for answer in important]} s")
     assert all(answer.ok for answer in important), important
     # Who came a second before them, and was queued, comes after them: what a VIP waits for is one place that somebody leaves.
-    begun = [answer.started + answer.first for answer in later if answer.ok]
-    ahead = sum(moment < important[0].started + important[0].first for moment in begun)
+    ahead = sum(answer.started + answer.first < important[0].started + important[0].first for answer in later if answer.ok)
     assert ahead == 0, f"{ahead} who were queued before the first VIP began before it"
     assert all(answer.first < 5 for answer in important[1:]), important
     assert not other

@@ -22,6 +22,7 @@ from lab.standins.dify import build
 from lab.standins.dify.graph import workflow_graph
 
 NAME = "stand"
+STORAGE = "/storage"
 DATA = "sovereign-dify-lab:trixie-data"
 API = f"{build.NAMESPACE}/dify-api:1.16.0"
 NEXT_API = f"{build.NAMESPACE}/dify-api:1.16.1"
@@ -93,15 +94,17 @@ class Container:
 
 @dataclass
 class Dify:
-    """One Dify: the services beside it, its settings, and the containers started for it."""
+    """One Dify: the services beside it, its settings, what all its containers keep files and keys in, and the containers started for it."""
 
     environment: dict[str, str]
+    storage: Path
     started: list[Container] = field(default_factory=list)
 
     def start(self, image: str, ports: tuple[int, ...] = (), command: tuple[str, ...] = (), name: str = "", **settings: str) -> Container:
         """Start a container with Dify's settings, some of them other ones; a command is run in place of the entrypoint."""
         container = Container(f"{NAME}-{name or uuid.uuid4().hex[:8]}")
         options = ["--detach", "--name", container.name, "--hostname", container.name, "--network", NAME]
+        options += ["--volume", f"{self.storage}:{STORAGE}"]
         options += [word for name, value in (self.environment | settings).items() for word in ("--env", f"{name}={value}")]
         options += [word for port in ports for word in ("--publish", f"127.0.0.1::{port}")]
         if command:
@@ -250,7 +253,7 @@ def services() -> Iterator[None]:
 
 
 @pytest.fixture
-def dify(services: None) -> Iterator[Dify]:
+def dify(services: None, tmp_path: Path) -> Iterator[Dify]:
     """Give settings of a fresh Dify: a database, a Redis that is empty, and a virtual host of RabbitMQ whose queues are quorum queues."""
     name = f"t{uuid.uuid4().hex[:8]}"
     docker("exec", f"{NAME}-postgres", "psql", "-U", "postgres", "-c", f"CREATE DATABASE {name}")
@@ -272,8 +275,12 @@ def dify(services: None) -> Iterator[Dify]:
             "CODE_EXECUTION_ENDPOINT": f"http://{NAME}-sandbox:8194",
             "CODE_EXECUTION_API_KEY": "key-of-sandbox",
             "LOG_OUTPUT_FORMAT": "json",
-        }
+            "OPENDAL_FS_ROOT": STORAGE,
+        },
+        tmp_path / "storage",
     )
+    found.storage.mkdir()
+    found.storage.chmod(0o777)  # for the number that the images run by
     yield found
     for container in found.started:
         container.remove()

@@ -200,3 +200,16 @@ def test_without_being_asked_nothing_is_noted() -> None:
     asked = [sys.executable, "-S", "-c", "import lab_reads; print(lab_reads.noted)"]
     done = subprocess.run(asked, env=environment, check=True, capture_output=True, text=True)
     assert done.stdout == "None\n"
+
+
+def test_what_is_no_scenario_is_remembered_by_all_of_its_files(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(remembered.WHOLE, "standins", ("tests/standins",))
+    write(project, {"tests/standins/test_one.py": "one"})
+    found = remembered.Passed(project / "passed")
+    assert not found.when("standins")
+    found.note("standins", project / "nothing", time.time())
+    assert found.when("standins")
+    write(project, {"roles/web/tasks/main.yml": "another"})
+    assert found.when("standins")
+    write(project, {"tests/standins/test_one.py": "two"})
+    assert not found.when("standins")
