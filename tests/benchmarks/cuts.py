@@ -1,9 +1,11 @@
-"""Cut a scenario's first run at each of its places: ``python tests/benchmarks/cuts.py pki [--places 8] [--seed 1]``.
+"""Cut a scenario's first run at each of its places: ``python tests/benchmarks/cuts.py pki [--places 8] [--seed 1] [--in-a-row]``.
 
 Two runs over fresh hosts go to their end. What both have left the same on the hosts (files, units that run or have failed) is what every run has to
 leave; keys and what is made of them differ, and are compared by their owners and modes. Then, each time on fresh hosts, the run is killed straight
 after one of the tasks that change something; the next one must go to its end, the one after it must change nothing, and the hosts must be as after an
 uninterrupted run. ``--places`` takes so many of the places by chance, not all.
+``--in-a-row`` takes fresh hosts once: each run is killed straight after the first task that changes something, until one has nothing more to change.
+That cuts at every place, and what is lost at any of them is missing at the end; but which place lost it has to be found without this option.
 Exit code 1 otherwise.
 """
 
@@ -100,7 +102,7 @@ def differences(found: dict[str, str], first: dict[str, str], second: dict[str, 
     for name in found.keys() & first.keys() & second.keys():
         wanted, is_so = first[name], found[name]
         if wanted != second[name]:  # made of a key, or of the time
-            wanted, is_so = wanted.rpartition(" ")[0], is_so.rpartition(" ")[0]
+            wanted, is_so = (" ".join(state.split()[:2]) for state in (wanted, is_so))
         if wanted != is_so:
             complaints.append(f"{name} is {is_so}, not {wanted}")
     return sorted(complaints)
@@ -119,11 +121,42 @@ def tried(scenario: Scenario, number: int, first: dict[str, str], second: dict[s
     killed = scenario.run(number)
     if killed.code != -signal.SIGKILL:
         return [f"it was not cut, and ended with exit code {killed.code}:\n{killed.said[-3000:]}"]
-    finished, again = scenario.run(), scenario.run()
-    complaints = [f"the next run ended with exit code {finished.code}:\n{finished.said[-3000:]}"] if finished.code else []
+    return finished(scenario, first, second)
+
+
+def finished(scenario: Scenario, first: dict[str, str], second: dict[str, str]) -> list[str]:
+    """Go on after a cut, and tell what is wrong.
+
+    Args:
+        scenario: The scenario.
+        first: What an uninterrupted run has left.
+        second: What another one has left.
+    """
+    next_one, again = scenario.run(), scenario.run()
+    complaints = [f"the next run ended with exit code {next_one.code}:\n{next_one.said[-3000:]}"] if next_one.code else []
     if changed := re.findall(r"^\S+ +: ok=.* changed=[1-9].*$", again.said, re.MULTILINE):
         complaints += [f"the run after it changed something ({', '.join(name for dummy, name in again.changing)}): {changed[0]}"]
     return complaints + differences(scenario.look(), first, second)
+
+
+def in_a_row(scenario: Scenario) -> list[tuple[int, str]]:
+    """Cut one run after the other on fresh hosts, each after the first task that changes something; give where.
+
+    Args:
+        scenario: The scenario.
+    """
+    scenario.fresh()
+    places: list[tuple[int, str]] = []
+    at = 1
+    for _ in range(200):
+        killed = scenario.run(at)
+        if killed.code != -signal.SIGKILL:
+            return places
+        place = killed.changing[-1]
+        # What changes something each time, such as a step of the scenario itself, is passed by the run after.
+        at = place[0] + 1 if place in places else 1
+        places.append(place)
+    raise SystemExit(f"It was cut {len(places)} times and still changes something: {places[-3:]}")
 
 
 def main() -> int:
@@ -132,6 +165,7 @@ def main() -> int:
     parser.add_argument("scenario")
     parser.add_argument("--places", type=int, default=0, help="how many, by chance; 0 for all")
     parser.add_argument("--seed", default=time.strftime("%G-%V"))
+    parser.add_argument("--in-a-row", action="store_true", help="on the same hosts, each run after its first change")
     options = parser.parse_args()
     os.environ["MOLECULE_COMMAND_BORDERS"] = "0"
     scenario = Scenario(options.scenario)
@@ -142,6 +176,15 @@ def main() -> int:
         if whole.code:
             raise SystemExit(f"The run fails without being cut:\n{whole.said[-5000:]}")
         looks.append(scenario.look())
+    if options.in_a_row:
+        started = time.monotonic()
+        cuts = in_a_row(scenario)
+        complaints = finished(scenario, *looks)
+        scenario.molecule("destroy")
+        told = "; ".join(complaints) or "finished"
+        print(f"{options.scenario}: {len(whole.changing)} tasks change something; cut {len(cuts)} times, at {len(set(cuts))} places, then {told}")
+        print(f"  ({time.monotonic() - started:.0f} s) {', '.join(name for _, name in dict.fromkeys(cuts))}")
+        return 1 if complaints else 0
     # After the last one nothing is left to be done.
     places = list(whole.changing)
     if options.places and options.places < len(places):
