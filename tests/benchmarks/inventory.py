@@ -21,26 +21,46 @@ sys.path.insert(0, str(PROJECT / "collections"))
 
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.load import load  # noqa: E402
 
+DATA = "etcd, patroni, pgbouncer, redis, rabbitmq, object_storage, service_proxy, pgbackrest"
+DIGEST = f"sha256:{'0' * 64}"
+IMAGES = ", ".join(
+    f'{name}: {{name: registry.large.internal/{name}, digest: "{DIGEST}"}}' for name in ("api", "web", "plugin_daemon", "sandbox", "ssrf_proxy")
+)
 
-def cluster(hosts: int, sites: int) -> str:
-    """Write a cluster file: two gateways a site, the rest GPU hosts with one model for every five of them, and five clients a site."""
+
+def cluster(hosts: int, sites: int, whole: bool = False) -> str:
+    """Write a cluster file: two gateways a site, the rest GPU hosts with one model for every five of them, and five clients a site.
+
+    Args:
+        hosts: How many there are in all.
+        sites: Over how many sites they are spread.
+        whole: Whether each site has the data tier on three of its hosts, and Dify on two of them, as well.
+    """
     lines = ["plugin: sovereign.dify.cluster", "name: large", "domain: large.internal", "vpn: {cidr: 10.255.0.0/16}", "sites:"]
     models: list[str] = []
     clients: list[str] = []
     for site in range(sites):
         level = ("restricted", "internal", "public")[site % 3]
-        lines += [f"  s{site}:", f"    clearance: {level}", f"    networks: [10.{site}.0.0/16]", "    hosts:"]
+        lines += [f"  s{site}:", f"    clearance: {level}", f"    networks: [10.{site}.0.0/16]", f"    admin_networks: [10.{site}.0.0/16]"]
+        if whole:
+            lines += [f"    entry: {{address: 10.{site}.255.1}}", f"    dify: {{release: 1.16.0, images: {{{IMAGES}}}}}"]
+        lines.append("    hosts:")
         for number in range(hosts // sites):
             address = f"address: 10.{site}.{number // 250}.{number % 250 + 1}"
             if number < 2:
                 outside = f"wan_address: 203.0.{site}.{number + 1}, vpn_address: 10.255.{site}.{number + 1}"
-                lines.append(f"      s{site}-gw{number}: {{{address}, {outside}, groups: [wireguard, model_gateway, nginx]}}")
+                groups = f"wireguard, model_gateway, nginx{', keepalived' if whole else ''}"
+                lines.append(f"      s{site}-gw{number}: {{{address}, {outside}, groups: [{groups}]}}")
+                continue
+            if whole and number < 7:
+                name, groups = (f"db{number - 2}", DATA) if number < 5 else (f"app{number - 5}", "service_proxy, pgpool, container_engine, dify")
+                lines.append(f"      s{site}-{name}: {{{address}, groups: [{groups}]}}")
                 continue
             lines.append(f"      s{site}-gpu{number}: {{{address}, gpus: 8, groups: [vllm]}}")
             if number % 5 == 2:
                 name = f"m-{site}-{number}"
                 models.append(f"  {name}: {{classification: {level}, source: /srv/models/{name}, tensor_parallel: 4, hosts: [s{site}-gpu{number}]}}")
-        clients += [f"  c{site}-{number}: {{sites: [s{site}], models: [m-{site}-2]}}" for number in range(5)]
+        clients += [f"  c{site}-{number}: {{sites: [s{site}], models: [m-{site}-{7 if whole else 2}]}}" for number in range(5)]
     return "\n".join([*lines, "models:", *models, "clients:", *clients, ""])
 
 
