@@ -303,15 +303,17 @@ def test_a_warm_shutdown_loses_no_task_and_a_kill_loses_the_running_one(platform
     dify, api, _ = platform
     for signal, finished in (("TERM", True), ("KILL", False)):
         worker = dify.worker("dataset", *QUORUM)
-        task = enqueue(api, "dataset", 6)
+        task = enqueue(api, "dataset", 12)
         until("the task starts", functools.partial(started, dify, task))
-        # Its acknowledgement may be under way still: a worker killed in that moment would leave the task to others.
+        # Its acknowledgement may be under way still: a worker killed in that moment would leave the task to others. What RabbitMQ says of a
+        # quorum queue is up to five seconds old.
+        time.sleep(6)
         until("its message is acknowledged", functools.partial(nothing_waits, dify, "dataset"))
         docker("kill", "--signal", signal, worker.name)
         worker.wait()
         assert bool(dify.ledger(task)["finished_at"]) is finished
     later = dify.worker("dataset", *QUORUM)
-    time.sleep(8)
+    time.sleep(14)
     assert not dify.ledger(task)["finished_at"], "acknowledged when it started, so nobody does it again"
     assert dify.ledger(task)["starts"] == "1"
     later.remove()
