@@ -119,7 +119,12 @@ def _used(names: Collection[str]) -> set[str]:
     return set(names) - (reached(unused) - reached(others))
 
 
-def consists_of(scenario: str, record: Path) -> dict[str, str]:
+def _read(record: Path | None) -> set[str]:
+    """Give the paths that were noted while a scenario ran, a line each; none where nothing was."""
+    return set(record.read_text().splitlines()) if record and record.is_file() else set()
+
+
+def consists_of(scenario: str, record: Path | None) -> dict[str, str]:
     """Give the state of everything that a scenario consists of.
 
     Args:
@@ -130,7 +135,7 @@ def consists_of(scenario: str, record: Path) -> dict[str, str]:
         Hashes by path; a directory's, with a slash at its end, is of its names.
     """
     found = always(scenario)
-    for name in sorted(set(record.read_text().splitlines()) if record.is_file() else ()):
+    for name in sorted(_read(record)):
         if not _counts(PROJECT / name) or name in found:
             continue
         if not name.endswith("/") or name.startswith(tuple(f"{root}/" for root in LISTED)):
@@ -166,17 +171,17 @@ class Passed:
             return ""
         return time.strftime("%Y-%m-%d %H:%M", time.localtime(passed))
 
-    def note(self, scenario: str, record: Path, began: float) -> None:
+    def note(self, scenario: str, record: Path | None, began: float) -> None:
         """Remember that a scenario has passed, unless one of its files has changed meanwhile, or nothing was noted of what it read.
 
         Args:
             scenario: Its name.
-            record: What was noted while it ran.
+            record: What was noted while it ran; needed of Molecule's scenarios alone.
             began: When it began, in seconds since 1970.
         """
         found = consists_of(scenario, record)
         files = [PROJECT / name for name, state in found.items() if state and not name.endswith("/")]
-        noted = scenario in WHOLE or (record.is_file() and f"molecule/{scenario}/converge.yml" in record.read_text().splitlines())
+        noted = scenario in WHOLE or f"molecule/{scenario}/converge.yml" in _read(record)
         if noted and all(path.stat().st_mtime < began for path in files):
             self.directory.mkdir(parents=True, exist_ok=True)
             (self.directory / scenario).write_text(json.dumps(found, indent=1))
