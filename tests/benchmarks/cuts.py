@@ -37,7 +37,8 @@ systemctl list-units --all --plain --no-legend --state=active,failed --type=serv
 """
 # What every command leaves: caches, what the records say of invocations, which have other names each time, and what a socket starts for a while.
 PASSING = re.compile(
-    r"^(/etc/(ld\.so\.cache|machine-id|resolv\.conf|hosts|hostname|mtab|.*~ |\.updated)|/var/lib/sovereign/loaded/|session-|user|init\.scope|run-|netavark-dhcp-proxy)"
+    r"^(/etc/(ld\.so\.cache|machine-id|resolv\.conf|hosts|hostname|mtab|.*~ |\.updated)|/var/lib/sovereign/loaded/|session-|user|init\.scope|run-"
+    r"|netavark-dhcp-proxy)"
 )
 
 # A knob of each role that has one whose change rewrites what a service has loaded.
