@@ -69,11 +69,13 @@ class Scenario:
 
     Attributes:
         name: Its name.
+        knob: Other values that the runs from now on give to variables of the role.
     """
 
     def __init__(self, name: str) -> None:
         """Find its hosts."""
         self.name = name
+        self.knob: dict[str, Any] = {}
         self.directory = PROJECT / "molecule" / name
         inventory = [f"--inventory={self.directory}/inventory", f"--inventory={PROJECT}/molecule/shared/substrate.yml"]
         self.command = ["ansible-playbook", f"{self.directory}/converge.yml", *inventory]
@@ -99,9 +101,9 @@ class Scenario:
         self.molecule("destroy")
         self.molecule("create")
 
-    def run(self, at: int = 0, knob: dict[str, Any] | None = None) -> Cut:
-        """Run the playbook, to its end or to a place, with another value of a knob."""
-        return cut([*self.command, *(["--extra-vars", json.dumps(knob)] if knob else [])], at, self.environment)
+    def run(self, at: int = 0) -> Cut:
+        """Run the playbook, to its end or to a place."""
+        return cut([*self.command, "--extra-vars", json.dumps(self.knob)], at, self.environment)
 
     def look(self) -> dict[str, str]:
         """Give what there is on the hosts: for each file and unit, by host, what it is."""
@@ -150,33 +152,31 @@ def tried(scenario: Scenario, number: int, first: dict[str, str], second: dict[s
     return finished(scenario, first, second)
 
 
-def finished(scenario: Scenario, first: dict[str, str], second: dict[str, str], knob: dict[str, Any] | None = None) -> list[str]:
+def finished(scenario: Scenario, first: dict[str, str], second: dict[str, str]) -> list[str]:
     """Go on after a cut, and tell what is wrong.
 
     Args:
         scenario: The scenario.
         first: What an uninterrupted run has left.
         second: What another one has left.
-        knob: Values that the run had.
     """
-    next_one, again = scenario.run(knob=knob), scenario.run(knob=knob)
+    next_one, again = scenario.run(), scenario.run()
     complaints = [f"the next run ended with exit code {next_one.code}:\n{next_one.said[-3000:]}"] if next_one.code else []
     if changed := re.findall(r"^\S+ +: ok=.* changed=[1-9].*$", again.said, re.MULTILINE):
         complaints += [f"the run after it changed something ({', '.join(name for dummy, name in again.changing)}): {changed[0]}"]
     return complaints + differences(scenario.look(), first, second)
 
 
-def in_a_row(scenario: Scenario, knob: dict[str, Any] | None = None) -> list[tuple[int, str]]:
+def in_a_row(scenario: Scenario) -> list[tuple[int, str]]:
     """Cut one run after the other, each after the first task that changes something; give where.
 
     Args:
         scenario: The scenario.
-        knob: Values that the runs have.
     """
     places: list[tuple[int, str]] = []
     at = 1
     for _ in range(200):
-        killed = scenario.run(at, knob)
+        killed = scenario.run(at)
         if killed.code != -signal.SIGKILL:
             return places
         place = killed.changing[-1]
@@ -186,7 +186,7 @@ def in_a_row(scenario: Scenario, knob: dict[str, Any] | None = None) -> list[tup
     raise SystemExit(f"It was cut {len(places)} times and still changes something: {places[-3:]}")
 
 
-def told(scenario: Scenario, what: str, changing: int, first: dict[str, str], second: dict[str, str], knob: dict[str, Any] | None = None) -> bool:
+def told(scenario: Scenario, what: str, changing: int, first: dict[str, str], second: dict[str, str]) -> bool:
     """Cut in a row, go on, and print what came of it; give whether something is wrong.
 
     Args:
@@ -195,11 +195,10 @@ def told(scenario: Scenario, what: str, changing: int, first: dict[str, str], se
         changing: How many tasks change something in an uninterrupted run.
         first: What such a run has left.
         second: What another one has left.
-        knob: Values that the runs have.
     """
     started = time.monotonic()
-    cuts = in_a_row(scenario, knob)
-    complaints = finished(scenario, first, second, knob)
+    cuts = in_a_row(scenario)
+    complaints = finished(scenario, first, second)
     print(f"{scenario.name}, {what}: {changing} tasks change something; cut {len(cuts)} times, at {len(set(cuts))} places, then", end=" ")
     print(f"{'; '.join(complaints) or 'finished'} ({time.monotonic() - started:.0f} s)")
     print(f"  {', '.join(name for _, name in dict.fromkeys(cuts))}", flush=True)
@@ -225,16 +224,19 @@ def main() -> int:
         looks.append(scenario.look())
     if options.in_a_row:
         scenario.fresh()
-        bad: int = told(scenario, "fresh", len(whole.changing), *looks)
+        wrong = [told(scenario, "fresh", len(whole.changing), *looks)]
         if knob := KNOBS.get(options.scenario):
-            changed = scenario.run(knob=knob)
+            scenario.knob = knob
+            changed = scenario.run()
             if changed.code or not changed.changing:
                 raise SystemExit(f"{json.dumps(knob)} changes nothing, or fails:\n{changed.said[-5000:]}")
             look = scenario.look()
+            scenario.knob = {}
             scenario.run()
-            bad += told(scenario, json.dumps(knob), len(changed.changing), look, look, knob)
+            scenario.knob = knob
+            wrong.append(told(scenario, json.dumps(knob), len(changed.changing), look, look))
         scenario.molecule("destroy")
-        return int(bad > 0)
+        return int(any(wrong))
     # After the last one nothing is left to be done.
     places = list(whole.changing)
     if options.places and options.places < len(places):
