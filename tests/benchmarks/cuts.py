@@ -5,13 +5,15 @@ leave; keys and what is made of them differ, and are compared by their owners an
 after one of the tasks that change something; the next one must go to its end, the one after it must change nothing, and the hosts must be as after an
 uninterrupted run. ``--places`` takes so many of the places by chance, not all.
 ``--in-a-row`` takes fresh hosts once: each run is killed straight after the first task that changes something, until one has nothing more to change.
-That cuts at every place, and what is lost at any of them is missing at the end; but which place lost it has to be found without this option.
+That cuts at every place, and what is lost at any of them is missing at the end; but which place lost it has to be found without this option. Then a
+knob of the role is changed (``KNOBS``): once without a cut, and back; once more, again with a cut after each change. Both have to leave the same.
 Exit code 1 otherwise.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import re
@@ -20,6 +22,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -36,6 +39,28 @@ systemctl list-units --all --plain --no-legend --state=active,failed --type=serv
 PASSING = re.compile(
     r"^(/etc/(ld\.so\.cache|machine-id|resolv\.conf|hosts|hostname|mtab|.*~ |\.updated)|/var/lib/sovereign/loaded/|session-|user|init\.scope|run-)"
 )
+
+# A knob of each role that has one whose change rewrites what a service has loaded.
+KNOBS: dict[str, dict[str, Any]] = {
+    "baseline": {"baseline_nofile_limit": 524288, "baseline_journal_max_use": "2G", "baseline_unattended_upgrades": True},
+    "firewall": {"firewall_log_denied": True, "firewall_dhcp": False},
+    "wireguard": {"wireguard_allow_ping": False},
+    "etcd": {"etcd_compaction_retention": "2h"},
+    "patroni": {"patroni_ttl": 24, "patroni_max_connections": 460},
+    "pgbouncer": {"pgbouncer_pool_size": 21, "pgbouncer_database_connections": 41},
+    "redis": {"redis_max_lag": 3, "redis_failover_timeout": 40},
+    "rabbitmq": {"rabbitmq_disk_free_limit_mb": 1024},
+    "object_storage": {"object_storage_workers": 2, "object_storage_max_connections": 3000},
+    "service_proxy": {"service_proxy_max_connections": 3000, "service_proxy_check_interval": 1200},
+    "pgpool": {"pgpool_sessions": 31},
+    "pgbackrest": {"pgbackrest_retention_full": 5, "pgbackrest_schedule": "*-*-* 02:30:00"},
+    "nvidia_driver": {"nvidia_driver_drift_interval": "10min"},
+    "vllm": {"vllm_stall_timeout": 20},
+    "model_gateway": {"model_gateway_max_connections": 3000},
+    "dify": {"dify_lease_seconds": 60},
+    "nginx": {"nginx_worker_connections": 2048, "nginx_hsts_seconds": 600},
+    "keepalived": {"keepalived_check_timeout": 3, "keepalived_interval": 2},
+}
 
 
 class Scenario:
@@ -73,9 +98,9 @@ class Scenario:
         self.molecule("destroy")
         self.molecule("create")
 
-    def run(self, at: int = 0) -> Cut:
-        """Run the playbook, to its end or to a place."""
-        return cut(self.command, at, self.environment)
+    def run(self, at: int = 0, knob: dict[str, Any] | None = None) -> Cut:
+        """Run the playbook, to its end or to a place, with another value of a knob."""
+        return cut([*self.command, *(["--extra-vars", json.dumps(knob)] if knob else [])], at, self.environment)
 
     def look(self) -> dict[str, str]:
         """Give what there is on the hosts: for each file and unit, by host, what it is."""
@@ -124,32 +149,33 @@ def tried(scenario: Scenario, number: int, first: dict[str, str], second: dict[s
     return finished(scenario, first, second)
 
 
-def finished(scenario: Scenario, first: dict[str, str], second: dict[str, str]) -> list[str]:
+def finished(scenario: Scenario, first: dict[str, str], second: dict[str, str], knob: dict[str, Any] | None = None) -> list[str]:
     """Go on after a cut, and tell what is wrong.
 
     Args:
         scenario: The scenario.
         first: What an uninterrupted run has left.
         second: What another one has left.
+        knob: Values that the run had.
     """
-    next_one, again = scenario.run(), scenario.run()
+    next_one, again = scenario.run(knob=knob), scenario.run(knob=knob)
     complaints = [f"the next run ended with exit code {next_one.code}:\n{next_one.said[-3000:]}"] if next_one.code else []
     if changed := re.findall(r"^\S+ +: ok=.* changed=[1-9].*$", again.said, re.MULTILINE):
         complaints += [f"the run after it changed something ({', '.join(name for dummy, name in again.changing)}): {changed[0]}"]
     return complaints + differences(scenario.look(), first, second)
 
 
-def in_a_row(scenario: Scenario) -> list[tuple[int, str]]:
-    """Cut one run after the other on fresh hosts, each after the first task that changes something; give where.
+def in_a_row(scenario: Scenario, knob: dict[str, Any] | None = None) -> list[tuple[int, str]]:
+    """Cut one run after the other, each after the first task that changes something; give where.
 
     Args:
         scenario: The scenario.
+        knob: Values that the runs have.
     """
-    scenario.fresh()
     places: list[tuple[int, str]] = []
     at = 1
     for _ in range(200):
-        killed = scenario.run(at)
+        killed = scenario.run(at, knob)
         if killed.code != -signal.SIGKILL:
             return places
         place = killed.changing[-1]
@@ -157,6 +183,26 @@ def in_a_row(scenario: Scenario) -> list[tuple[int, str]]:
         at = place[0] + 1 if place in places else 1
         places.append(place)
     raise SystemExit(f"It was cut {len(places)} times and still changes something: {places[-3:]}")
+
+
+def told(scenario: Scenario, what: str, changing: int, first: dict[str, str], second: dict[str, str], knob: dict[str, Any] | None = None) -> bool:
+    """Cut in a row, go on, and print what came of it; give whether something is wrong.
+
+    Args:
+        scenario: The scenario.
+        what: What is run.
+        changing: How many tasks change something in an uninterrupted run.
+        first: What such a run has left.
+        second: What another one has left.
+        knob: Values that the runs have.
+    """
+    started = time.monotonic()
+    cuts = in_a_row(scenario, knob)
+    complaints = finished(scenario, first, second, knob)
+    print(f"{scenario.name}, {what}: {changing} tasks change something; cut {len(cuts)} times, at {len(set(cuts))} places, then", end=" ")
+    print(f"{'; '.join(complaints) or 'finished'} ({time.monotonic() - started:.0f} s)")
+    print(f"  {', '.join(name for _, name in dict.fromkeys(cuts))}", flush=True)
+    return bool(complaints)
 
 
 def main() -> int:
@@ -177,14 +223,15 @@ def main() -> int:
             raise SystemExit(f"The run fails without being cut:\n{whole.said[-5000:]}")
         looks.append(scenario.look())
     if options.in_a_row:
-        started = time.monotonic()
-        cuts = in_a_row(scenario)
-        complaints = finished(scenario, *looks)
+        scenario.fresh()
+        bad: int = told(scenario, "fresh", len(whole.changing), *looks)
+        if knob := KNOBS.get(options.scenario):
+            changing = len(scenario.run(knob=knob).changing)
+            look = scenario.look()
+            scenario.run()
+            bad += told(scenario, json.dumps(knob), changing, look, look, knob)
         scenario.molecule("destroy")
-        told = "; ".join(complaints) or "finished"
-        print(f"{options.scenario}: {len(whole.changing)} tasks change something; cut {len(cuts)} times, at {len(set(cuts))} places, then {told}")
-        print(f"  ({time.monotonic() - started:.0f} s) {', '.join(name for _, name in dict.fromkeys(cuts))}")
-        return 1 if complaints else 0
+        return int(bad > 0)
     # After the last one nothing is left to be done.
     places = list(whole.changing)
     if options.places and options.places < len(places):

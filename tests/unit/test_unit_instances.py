@@ -177,6 +177,29 @@ def test_a_crash_ends_the_wait_with_the_end_of_the_journal(template: Template, s
         template.apply(template.plan(["a"]), ["a"], timeout=5, restart=False)
 
 
+@pytest.mark.parametrize(
+    "end",
+    [
+        {"ActiveState": "activating", "SubState": "auto-restart", "Result": "success"},
+        {"ActiveState": "active", "SubState": "running", "Result": "success", "NRestarts": "1"},
+    ],
+)
+def test_an_instance_that_ended_well_gets_one_start_by_systemd(template: Template, systemd: Systemd, end: dict[str, str]) -> None:
+    configure(template, "a")
+    systemd.after["a"] = end
+    template.sleep = lambda dummy: systemd.set("a", "active", NRestarts="1")
+    template.apply(template.plan(["a"]), ["a"], timeout=5, restart=False)
+
+
+def test_an_instance_that_ends_well_again_and_again_does_not_serve(template: Template, systemd: Systemd) -> None:
+    configure(template, "a")
+    systemd.after["a"] = {"ActiveState": "activating", "SubState": "auto-restart", "Result": "success"}
+    attempts = iter("1234")
+    template.sleep = lambda dummy: systemd.set("a", "activating", "start", NRestarts=next(attempts))
+    with pytest.raises(InstanceError, match=r"vllm@a\.service did not come up \(success\)"):
+        template.apply(template.plan(["a"]), ["a"], timeout=5, restart=False)
+
+
 def test_one_that_waits_for_its_next_attempt_is_started_now(template: Template, systemd: Systemd) -> None:
     systemd.set("a", "activating", "auto-restart", Result="exit-code", NRestarts="7")
     configure(template, "a", started_with="present")

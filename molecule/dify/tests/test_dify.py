@@ -321,16 +321,21 @@ def test_a_change_restarts_what_it_concerns_and_nothing_else_and_one_number_scal
     up = "curl --silent http://127.0.0.1:9445/metrics | grep --count '^haproxy_server_status{proxy=.api.,server=.dify_api_[0-9]*.,state=.UP.} 1'"
     steps: list[tuple[int, Any]] = [(2, {"dify_settings": {"web": {"TOP_K_MAX_VALUE": 11}}, "dify_api": api}), (1, {})]
     # A run that is cut once it has written the files; the next one finds that the proxy has not loaded its own.
-    cut = rerun("--tags=dify_configure", "--limit=dify", **steps[0][1])
-    assert cut.returncode == 0, cut.stdout
-    assert {on(host).run(up).stdout.strip() for host in APPS} == {"1"}
-    for processes, variables in steps:
-        run = rerun("--tags=dify", "--limit=dify", **variables)
-        assert changed(run)["app1"] >= 1
-        for host in APPS:
-            wait_for(lambda host=host, wanted=str(processes): on(host).run(up).stdout.strip() == wanted, 30)
-            known = on(host).run("ls /etc/dify/dify_api_2.env /etc/containers/systemd/dify_api_2.container").stdout.split()
-            assert len(known) == 2 * (processes - 1)
+    try:
+        cut = rerun("--tags=dify_configure", "--limit=dify", **steps[0][1])
+        assert cut.returncode == 0, cut.stdout
+        assert {on(host).run(up).stdout.strip() for host in APPS} == {"1"}
+        for processes, variables in steps:
+            run = rerun("--tags=dify", "--limit=dify", **variables)
+            assert changed(run)["app1"] >= 1
+            for host in APPS:
+                wait_for(lambda host=host, wanted=str(processes): on(host).run(up).stdout.strip() == wanted, 30)
+                known = on(host).run("ls /etc/dify/dify_api_2.env /etc/containers/systemd/dify_api_2.container").stdout.split()
+                assert len(known) == 2 * (processes - 1)
+    except BaseException:
+        # Another attempt begins with what is declared.
+        rerun("--tags=dify", "--limit=dify")
+        raise
     assert on("app1").run("systemctl is-active --quiet dify_api_2").rc != 0
     assert on("app1").check_output(f"{since} dify_web") != before["dify_web"]
     assert on("app1").check_output(f"{since} dify_worker_priority_1") == before["dify_worker_priority_1"]
