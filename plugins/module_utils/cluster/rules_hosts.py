@@ -109,7 +109,7 @@ def _known_groups(plan: Plan, groups: Groups, report: Report) -> None:
             report.add(path, f"unknown group '{group}'", suggest(group, groups, f"known groups: {listing(groups)}"))
     for position, group in numbered(plan.spec.extra_groups):
         if groups[group] is not OWN:
-            report.add(("extra_groups", position), f"'{group}' is a group of this collection", "remove it; `extra_groups` are those of your own roles")
+            report.add(("extra_groups", position), f"'{group}' is a group of this collection", "remove it: this list is for your own roles")
 
 
 def _host_keys(host: Host, groups: Groups, report: Report) -> None:
