@@ -109,5 +109,6 @@ def test_a_dead_exporter_comes_back_and_a_rerun_changes_nothing(on: Any, ask: As
     while "node_load1" not in ask("/node") and time.monotonic() < deadline:
         time.sleep(0.5)
     assert "node_load1" in ask("/node")
-    assert set(changed(rerun()).values()) == {0}
+    done = rerun()
+    assert set(changed(done).values()) == {0}, done.stdout
 

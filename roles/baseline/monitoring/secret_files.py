@@ -42,17 +42,18 @@ PATTERNS = (
 )
 
 
-def exposed(path: Path) -> str:
+def exposed(path: Path, root: Path) -> str:
     """Say what others may do with a file.
 
     Args:
         path: The file.
+        root: Directory that others reach.
 
     Returns:
         ``read``, ``write``, or nothing.
     """
     mode = path.stat().st_mode
-    if not all(parent.stat().st_mode & stat.S_IXOTH for parent in path.parents):
+    if not all(parent.stat().st_mode & stat.S_IXOTH for parent in path.parents if parent.is_relative_to(root)):
         return ""
     return "write" if mode & stat.S_IWOTH else "read" if mode & stat.S_IROTH else ""
 
@@ -70,7 +71,7 @@ def report(patterns: tuple[str, ...] = PATTERNS, root: Path = Path("/")) -> list
             if not path.is_file():
                 continue
             found += 1
-            if may := exposed(path):
+            if may := exposed(path, root):
                 lines.append(f'sovereign_secret_file_exposed{{path="{quoted(str(path))}",others_may="{may}"}} 1')
         except FileNotFoundError:
             continue  # Replaced at this moment.
