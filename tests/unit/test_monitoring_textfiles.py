@@ -590,9 +590,7 @@ def test_errors_of_the_driver_are_read_once(tmp_path: Path) -> None:
 
 # What is printed, and what is asked for.
 
-PROGRAMS = {path.parent.parent.name for path in PROJECT.glob("roles/*/monitoring/*.py")}
-# Printed by the role exporters itself, or by a role that is named in the rule's own tests.
-OF_OTHERS = {"sovereign_textfile_success", "sovereign_textfile_seconds", "sovereign_textfiles_time_seconds", "sovereign_endpoints"}
+ROLES = ["baseline", "firewall", "keepalived", "model_gateway", "nginx", "nvidia_driver", "pki", "wireguard"]
 
 
 def rules_of(role: str) -> str:
@@ -601,12 +599,23 @@ def rules_of(role: str) -> str:
     return "\n".join(rule["expr"] for group in document["groups"] for rule in group["rules"])
 
 
-@pytest.mark.parametrize("role", ["baseline", "firewall", "keepalived", "model_gateway", "nginx", "nvidia_driver", "pki", "wireguard"])
+@pytest.mark.parametrize("role", ROLES)
 def test_rules_ask_for_nothing_that_no_program_prints(role: str) -> None:
-    asked = set(re.findall(r"\bsovereign_[a-z_]+", rules_of(role))) - OF_OTHERS
+    asked = set(re.findall(r"\bsovereign_[a-z_]+", rules_of(role)))
     printed = "".join(path.read_text(encoding="utf-8") for path in PROJECT.glob("roles/*/monitoring/*.py"))
     figures = {f"sovereign_gpu_{name}" for name in GPUS.FIGURES}
     assert asked
     assert {name for name in asked if name not in printed} <= figures
     counted = set(re.findall(r"\bnginx_entry_[a-z_]+", rules_of(role)))
     assert {re.sub(r"_(bucket|sum|count)$", "", name) for name in counted} <= set(re.findall(r"nginx_entry_\w+", MTAIL.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("role", [*ROLES, "dify", "vllm"])
+def test_each_alert_has_its_place_in_the_runbook(role: str) -> None:
+    document = yaml.safe_load((PROJECT / "roles" / role / "monitoring/rules.yml").read_text(encoding="utf-8"))
+    alerts = [rule for group in document["groups"] for rule in group["rules"] if "alert" in rule]
+    headings = re.findall(r"^## (\w+)$", (PROJECT / f"docs/runbooks/{role}.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert headings == list(dict.fromkeys(rule["alert"] for rule in alerts))
+    for rule in alerts:
+        assert rule["annotations"]["runbook"] == f"docs/runbooks/{role}.md#{rule['alert'].lower()}"
+        assert rule["labels"]["severity"] in {"critical", "warning", "info"}

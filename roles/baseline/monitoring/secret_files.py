@@ -10,7 +10,8 @@ from pathlib import Path
 
 # Below the root: what roles write passwords, tokens and private keys into, and programs of the distribution theirs.
 PATTERNS = (
-    "etc/alertmanager/*",
+    "etc/alertmanager/alertmanager.yml",
+    "etc/alertmanager/relay.json",
     "etc/containers/sovereign-auth.json",
     "etc/dify/*.env",
     "etc/dify/conninfo",
@@ -21,7 +22,6 @@ PATTERNS = (
     "etc/pgbouncer/userlist.txt",
     "etc/pgpool2/pgpool.key",
     "etc/pgpool2/pool_passwd",
-    "etc/rabbitmq/definitions.json",
     "etc/redis/*.acl",
     "etc/redis/*.password",
     "etc/redis/sovereign*.conf",

@@ -2,8 +2,8 @@
 
 ``model_gateway.py --models JSON --socket FILE --configuration FILE``: the classification of each model of the cluster, by its name.
 
-HAProxy's own metrics count statuses, but not which model was asked for, and by whom. The journal does. Each run reads what has come since the one
-before; figures and the place in the journal are kept in a file.
+HAProxy's own metrics count statuses, but know neither model nor client. Its log does. Each run reads the entries of the journal since the run before;
+counts and the journal's cursor are kept in a file.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PATIENCE = 6.0
 DIGEST = re.compile(r"^\s*setenv CONFIGURATION_DIGEST (\S+)$", re.MULTILINE)
 # Statuses of refusals that are counted, as the log has them.
 REFUSED = re.compile(r'"status":(?:401|403|404|429|503),')
-NOBODY = "(none)"
+NONE = "(none)"
 
 
 @dataclass
@@ -70,9 +70,9 @@ def classify(entry: Mapping[str, Any], models: Mapping[str, str]) -> tuple[str, 
     Returns:
         Reason, client, site that it came from, and model; nothing if it is none of the refusals that are counted.
     """
-    client, site, asked = (NOBODY if entry.get(name) in (None, "", "-") else str(entry[name]) for name in ("client", "site", "model"))
+    client, site, asked = (NONE if entry.get(name) in (None, "", "-") else str(entry[name]) for name in ("client", "site", "model"))
     # What clients ask for is any text: only names of models that exist become labels.
-    model = asked if asked in models else "" if asked == NOBODY else "(unknown)"
+    model = asked if asked in models else "" if asked == NONE else "(unknown)"
     reason = {
         401: "invalid_key",
         403: "not_granted" if model else "not_a_peer",
@@ -116,7 +116,7 @@ def read_journal(
 ) -> None:
     """Take what has come into the journal since the last time, and remember the place.
 
-    Of the first time nothing is taken: what was before has been told, or nobody has asked for it.
+    The first run only takes the cursor, and counts nothing.
 
     Args:
         seen: What is known; it is changed.
@@ -212,7 +212,7 @@ def main() -> None:
     given = parser.parse_args()
     seen = read_memory(MEMORY)
     read_journal(seen, given.models, lines_of)
-    # What nobody has done for ten weeks is no series any more.
+    # A refusal that has not come again for ten weeks is no series any more.
     for key in [key for key, moment in seen.last.items() if moment < time.time() - 70 * 86400]:
         del seen.last[key], seen.counts[key]
     keep(MEMORY, seen)

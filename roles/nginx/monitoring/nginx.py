@@ -55,7 +55,7 @@ def report(configuration: str, running: str, connections: int, certificate: str,
         configuration: The configuration that is written.
         running: What nginx says that it runs.
         connections: Connections of all workers.
-        certificate: Certificates (PEM) that shall be shown.
+        certificate: Certificates (PEM) that are configured.
         served: The certificate (DER) that is shown.
     """
     lines = ["# HELP sovereign_nginx_connections_limit Connections that the workers can take.", "# TYPE sovereign_nginx_connections_limit gauge"]
