@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,24 +143,62 @@ def check(memory: Memory, repository: Repository, ask: Ask, more: Callable[[], b
     memory.missing = None
 
 
-def shown(text: str) -> list[dict[str, str]]:
-    """Read what ``systemctl show`` prints of several units."""
-    return [dict(line.split("=", 1) for line in unit.splitlines() if "=" in line) for unit in text.split("\n\n") if unit.strip()]
+def systemctl(deadline: float, *words: str) -> str:
+    """Ask systemd.
+
+    Raises:
+        subprocess.CalledProcessError: It does not answer as it should.
+    """
+    return subprocess.run(["systemctl", *words], capture_output=True, text=True, check=True, timeout=remaining(deadline)).stdout
 
 
-def moment(value: str) -> float | None:
-    """Read a time as ``systemctl --timestamp=unix`` prints it; there may be none."""
-    return float(value[1:]) if value.startswith("@") else None
+@dataclass(frozen=True)
+class Runs:
+    """What systemd says of the timer, and of the runs of this host.
+
+    Attributes:
+        active: Whether the timer runs. While a backup is being made, it does, and has no next call.
+        last: When it last called for one, in seconds since 1970.
+        next: When it will call for the next.
+        failed: When a run has last failed.
+    """
+
+    active: bool
+    last: float | None
+    next: float | None
+    failed: float | None
 
 
-def units(deadline: float) -> list[dict[str, str]]:
+def runs(state: str, timers: str, services: str) -> Runs:
+    """Read what systemd says.
+
+    Args:
+        state: The state of the timer.
+        timers: What ``systemctl list-timers --output=json`` prints of the timer, times in microseconds.
+        services: What ``systemctl show --timestamp=unix`` prints of the services.
+    """
+    listed: list[dict[str, Any]] = json.loads(timers or "[]")
+    called, due = (listed[0].get("last"), listed[0].get("next")) if listed else (None, None)
+    units = [dict(line.split("=", 1) for line in unit.splitlines() if "=" in line) for unit in services.split("\n\n")]
+    ends = [unit.get("ExecMainExitTimestamp", "") for unit in units if unit.get("ActiveState") == "failed"]
+    return Runs(
+        active=state.strip() == "active",
+        last=called / 1e6 if called else None,
+        next=due / 1e6 if due else None,
+        failed=max((float(end[1:]) for end in ends if end.startswith("@")), default=None),
+    )
+
+
+def known(deadline: float) -> Runs:
     """Ask systemd about the timer and what it runs."""
-    wanted = "--property=Id,ActiveState,LastTriggerUSec,NextElapseUSecRealtime,ExecMainExitTimestamp"
-    command = ["systemctl", "show", "--timestamp=unix", wanted, TIMER, SERVICES]
-    return shown(subprocess.run(command, capture_output=True, text=True, check=True, timeout=remaining(deadline)).stdout)
+    return runs(
+        systemctl(deadline, "show", "--property=ActiveState", "--value", TIMER),
+        systemctl(deadline, "list-timers", "--all", "--output=json", TIMER),
+        systemctl(deadline, "show", "--timestamp=unix", "--property=ActiveState,ExecMainExitTimestamp", SERVICES),
+    )
 
 
-def report(memory: Memory, known: Iterable[Mapping[str, str]]) -> list[str]:
+def report(memory: Memory, told: Runs) -> list[str]:
     """Give the metrics as lines of Prometheus' text format."""
     lines: list[str] = []
 
@@ -183,13 +221,10 @@ def report(memory: Memory, known: Iterable[Mapping[str, str]]) -> list[str]:
         metric("backup_repository_bytes", "What it has added to the repository.", *((one.repository_bytes, kind) for kind, one in newest.items()))
         metric("backup_damaged", "Whether pages with wrong checksums are in the newest.", (int(backups[-1].errors) if backups else None, ""))
         metric("archive_gap", "Whether a segment of the log is missing since the newest backup.", (int(memory.missing is not None), ""))
-    state = {unit["Id"]: unit for unit in known if "Id" in unit}
-    timer = state.pop(TIMER, {})
-    ends = [moment(unit.get("ExecMainExitTimestamp", "")) for unit in state.values() if unit.get("ActiveState") == "failed"]
-    metric("timer_active", "Whether the timer of backups runs.", (int(timer.get("ActiveState") == "active"), ""))
-    metric("timer_last_timestamp_seconds", "When it last called for a backup.", (moment(timer.get("LastTriggerUSec", "")), ""))
-    metric("timer_next_timestamp_seconds", "When it will call for the next.", (moment(timer.get("NextElapseUSecRealtime", "")), ""))
-    metric("failed_timestamp_seconds", "When a run on this host has last failed.", (max((end for end in ends if end), default=None), ""))
+    metric("timer_active", "Whether the timer of backups runs.", (int(told.active), ""))
+    metric("timer_last_timestamp_seconds", "When it last called for a backup.", (told.last, ""))
+    metric("timer_next_timestamp_seconds", "When it will call for the next.", (told.next, ""))
+    metric("failed_timestamp_seconds", "When a run on this host has last failed.", (told.failed, ""))
     return lines
 
 
@@ -205,14 +240,14 @@ def recall(path: Path, stanza: str) -> Memory:
 def main(stanza: str) -> None:
     """Look, keep, and print."""
     deadline = time.monotonic() + LIMIT_S
-    known = units(deadline)
+    told = known(deadline)
     memory, now = recall(MEMORY, stanza), time.time()
     if not 0 <= now - memory.tried < (INTERVAL_S if memory.up else RETRY_S):
         look(memory, asking(stanza, deadline), now, lambda: time.monotonic() < deadline - 2)
         draft = MEMORY.with_suffix(".draft")
         draft.write_text(json.dumps(dataclasses.asdict(memory)), encoding="utf-8")
         draft.replace(MEMORY)
-    print("\n".join(report(memory, known)))
+    print("\n".join(report(memory, told)))
 
 
 if __name__ == "__main__":
