@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 """Stand-in for Grafana's server: its settings, what it is provisioned with, and the part of its API that the role and its tests use.
 
-As Grafana does, it keeps the password of admin that it finds at its first start, expands ``$__file{…}``, reads dashboards anew while it runs, and data
-sources when it starts. Beside that, ``/api/ds/query?uid=…&expr=…`` asks a data source.
+As Grafana does, it keeps the password of admin that it finds at its first start, expands ``$__file{…}``, reads dashboards anew while it runs, and
+data sources when it starts. Beside that, ``/api/ds/query?uid=…&expr=…`` asks a data source.
 """
 
 from __future__ import annotations
