@@ -4,7 +4,7 @@
 HAProxy can do so itself (``on-marked-down shutdown-sessions``), but in TCP mode version 3.0 forgets the client of a session that is still being
 connected or retried at that moment: its server's side is closed, its client waits for ever. This program looks at what HAProxy says of servers and
 sessions, again and again, and ends those that are established with a server that is down or no longer configured. A session that is being connected
-is left to HAProxy, which tries another server or closes it.
+is left to HAProxy, which tries another server or closes it. So is one that reads an object: HAProxy asks another member for it.
 
 It covers the processes of before a reload too, which check no server any more. They last as long as their sessions. When there are more than a given
 number of them, the oldest one's sessions are ended one by one, slowly, so that no pool of a client loses all its connections at once.
@@ -24,6 +24,8 @@ DRAIN_S = 2.0
 """Seconds between two sessions that are ended because there are too many former processes."""
 ABANDONED_S = 60
 """Age in seconds from which a session without a server is reported: connecting, with all retries and the queue, takes less than half of it."""
+RETRIED = "object_storage_read"
+"""Backend whose requests HAProxy sends to another server when one dies with them."""
 SEARCH_S = 60.0
 """Seconds between two searches for them."""
 
@@ -74,7 +76,7 @@ class Supervisor:
             for session in sessions(ask):
                 if search and session.connection == CLOSED and session.age >= ABANDONED_S:
                     abandoned += 1
-                if session.connection == ESTABLISHED and (session.backend, session.server) not in usable:
+                if session.connection == ESTABLISHED and session.backend != RETRIED and (session.backend, session.server) not in usable:
                     ask(f"shutdown session {session.identity}")
                     place = f"{session.backend}/{session.server}"
                     ended[place] = ended.get(place, 0) + 1
