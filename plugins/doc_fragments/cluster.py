@@ -706,6 +706,11 @@ options:
         - Alertmanager's members among each other.
         type: int
         default: 9094
+      grafana:
+        description:
+        - Grafana.
+        type: int
+        default: 3000
       local:
         description:
         - Ports on 127.0.0.1 of each host in the group C(service_proxy), at which its programs find the data services.

@@ -62,4 +62,5 @@ GROUPS: Groups = {
     "exporters": Group("monitoring", follows="prometheus"),
     "alertmanager": Group("monitoring"),
     "prometheus": Group("monitoring"),
+    "grafana": Group("monitoring", needs=("prometheus",)),
 }
