@@ -686,6 +686,31 @@ options:
         - The model gateway's metrics, on 127.0.0.1.
         type: int
         default: 8405
+      exporters:
+        description:
+        - The hosts' exporters, for Prometheus.
+        type: int
+        default: 9447
+      prometheus:
+        description:
+        - Prometheus.
+        type: int
+        default: 9090
+      alertmanager:
+        description:
+        - Alertmanager.
+        type: int
+        default: 9093
+      alertmanager_cluster:
+        description:
+        - Alertmanager's members among each other.
+        type: int
+        default: 9094
+      grafana:
+        description:
+        - Grafana.
+        type: int
+        default: 3000
       local:
         description:
         - Ports on 127.0.0.1 of each host in the group C(service_proxy), at which its programs find the data services.
@@ -780,4 +805,10 @@ options:
     - baseline
     - pki
     - firewall
+  extra_groups:
+    description:
+    - 'Groups of your own besides this collection''s: hosts may be in them, and the contract lists their members.'
+    type: list
+    elements: str
+    default: []
 """

@@ -67,7 +67,6 @@ from ansible.template import trust_as_template
 from ansible.utils.vars import combine_vars
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.addresses import HAS_NETADDR
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.contract import Contract, site_group
-from ansible_collections.sovereign.dify.plugins.module_utils.cluster.groups import GROUPS
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.hosts import Earlier
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.load import load
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.report import RefusedError
@@ -167,7 +166,7 @@ class InventoryModule(BaseInventoryPlugin):
 
     def _fill(self, inventory: InventoryData, contract: Contract, loader: DataLoader, path: str) -> None:
         """Set groups and variables. What is the same for many hosts is set once, on their group."""
-        for group in GROUPS:
+        for group in contract.groups:
             inventory.add_group(group)
         inventory.set_variable("all", "cluster", _trusted(contract.cluster))
         for name, site in contract.sites.items():

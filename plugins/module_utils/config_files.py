@@ -177,14 +177,24 @@ def apply(pending: Sequence[Change], check: Check) -> None:
 
 @dataclass
 class _Place:
-    """Undoes what is done to one path."""
+    """Undoes what is done to one path.
+
+    Attributes:
+        change: What is done.
+        made: Directories that were made for it.
+        touched: Whether the path itself is another by now. A file that was refused is not: written once more, it would look newer than what a
+            unit has loaded.
+    """
 
     change: Change
     made: list[Path] = field(default_factory=list)
+    touched: bool = False
 
     def restore(self) -> None:
         path, found = self.change.wanted.path, self.change.found
-        if found.kind == "file":
+        if not self.touched:
+            pass
+        elif found.kind == "file":
             _put(path, found.content, found.uid, found.gid, found.mode)
         elif found.kind == "directory":
             os.chown(path, found.uid, found.gid)
@@ -203,7 +213,7 @@ def _apply_one(change: Change, check: Check, undo: list[Callable[[], None]]) -> 
             # Nothing brings a tree back: it goes last, when nothing can be refused any more, or the caller lists it last.
             shutil.rmtree(path)
         else:
-            undo.append(_Place(change).restore)
+            undo.append(_Place(change, touched=True).restore)
             path.unlink()
         return
     place = _Place(change)
@@ -215,6 +225,7 @@ def _apply_one(change: Change, check: Check, undo: list[Callable[[], None]]) -> 
             directory.chmod(0o755)
             place.made.append(directory)
     if wanted.state == "directory":
+        place.touched = True
         os.chown(path, _uid(wanted.owner), _gid(wanted.group))
         path.chmod(wanted.mode)
         return
@@ -224,6 +235,7 @@ def _apply_one(change: Change, check: Check, undo: list[Callable[[], None]]) -> 
             raise ConfigFilesError(f"{path} is refused, and nothing has been changed: {complaint.replace(str(draft), str(path))}")
 
     _put(path, wanted.content, _uid(wanted.owner), _gid(wanted.group), wanted.mode, approve)
+    place.touched = True
 
 
 def _put(path: Path, content: bytes, uid: int, gid: int, mode: int, approve: Callable[[Path], None] = lambda dummy: None) -> None:

@@ -27,13 +27,13 @@ class Role:
 
     Attributes:
         name: Its name.
-        password: Its password, in ASCII.
+        password: Its password, in ASCII; without one, it comes through the socket alone, as the operating system's user of its name.
         connection_limit: How many connections it may have; -1 for any number.
         member_of: Roles whose rights it has.
     """
 
     name: str
-    password: str
+    password: str | None
     connection_limit: int = -1
     member_of: tuple[str, ...] = ()
 
@@ -203,7 +203,10 @@ def _plan_roles(query: Query, roles: Sequence[Role], passwords: Mapping[str, str
         if limit != role.connection_limit and not (limit is None and role.connection_limit == -1):
             said.append(f"ALTER ROLE {name} CONNECTION LIMIT {int(role.connection_limit)}")
         statements += [_plainly(HOME, sql) for sql in said]
-        if verifier is None or not scram_matches(verifier, role.password):
+        if role.password is None:
+            if verifier:
+                statements.append(_plainly(HOME, f"ALTER ROLE {name} PASSWORD NULL"))
+        elif verifier is None or not scram_matches(verifier, role.password):
             statements.append(_password(role.name, role.password))
     # Last: a role may have the rights of one that is declared after it.
     return statements + [

@@ -41,7 +41,9 @@ options:
     default: []
     suboptions:
       name: {description: Name., type: str, required: true}
-      password: {description: 'Password, in ASCII.', type: str, required: true}
+      password:
+        description: Password, in ASCII. Without one it comes through the socket alone, as the operating system's user of its name.
+        type: str
       connection_limit: {description: Most connections; -1 for any number., type: int, default: -1}
       member_of: {description: Roles whose rights it has. Others that it was given stay., type: list, elements: str, default: []}
   passwords:
@@ -133,7 +135,7 @@ def main() -> None:
                 "default": [],
                 "options": {
                     "name": {"type": "str", "required": True},
-                    "password": {"type": "str", "required": True, "no_log": True},
+                    "password": {"type": "str", "no_log": True},
                     "connection_limit": {"type": "int", "default": -1},
                     "member_of": {"type": "list", "elements": "str", "default": []},
                 },

@@ -78,6 +78,16 @@ def test_a_refused_file_puts_everything_back(tmp_path: Path) -> None:
     assert tree(tmp_path) == before
 
 
+def test_a_refused_file_is_not_touched(tmp_path: Path) -> None:
+    """Written once more with the same content it would look newer than what a unit has loaded."""
+    path = tmp_path / "main.conf"
+    path.write_text("old")
+    before = path.stat().st_ino, path.stat().st_ctime_ns
+    with pytest.raises(ConfigFilesError):
+        apply(changes([mine(path, content=b"nonsense", validate="check %s")]), lambda dummy: "no")
+    assert (path.stat().st_ino, path.stat().st_ctime_ns) == before
+
+
 def test_a_file_system_that_gives_out_puts_everything_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "one").write_text("old\n")
     before = tree(tmp_path)

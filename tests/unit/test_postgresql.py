@@ -98,6 +98,16 @@ def test_another_password_is_set_and_neither_sent_nor_shown() -> None:
     assert scram_matches(statement.sql.split("'")[1], "another-password-altogether")
 
 
+def test_a_role_without_a_password_gets_none_and_loses_one_that_it_has() -> None:
+    exporter = Role("another", None, member_of=("pg_monitor",))
+    server = converged()
+    ordinary = 'ALTER ROLE "another" LOGIN INHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS'
+    assert [statement.shown for statement in plan(server.query, [exporter], [])] == [ordinary, 'GRANT "pg_monitor" TO "another"']
+    server.roles[2] = ("another", VERIFIER, -1, True)
+    server.memberships.append(("another", "pg_monitor"))
+    assert [statement.shown for statement in plan(server.query, [exporter], [])] == ['ALTER ROLE "another" PASSWORD NULL']
+
+
 def test_the_password_of_a_role_of_others_is_set_if_there_is_such_a_role() -> None:
     server = Server(roles=[("replicator", VERIFIER, -1, False), ("rewinder", VERIFIER, -1, False)])
     statements = plan(server.query, [], [], passwords={"replicator": PASSWORD, "rewinder": "another-password-of-some-length", "nobody": PASSWORD})

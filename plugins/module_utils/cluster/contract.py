@@ -257,6 +257,8 @@ class Contract:
     sites: Mapping[str, SiteVars]
     nodes: Mapping[str, NodeVars]
     hosts: tuple[Host, ...]
+    groups: tuple[str, ...]
+    """All that exist, those of ``extra_groups`` too."""
 
 
 def site_group(site: str) -> str:
@@ -296,6 +298,7 @@ class _Builder:
             sites={name: self.site(name, site) for name, site in self.spec.sites.items()},
             nodes={host.name: self.node(host) for host in self.plan.hosts},
             hosts=tuple(self.plan.hosts),
+            groups=tuple(self.groups),
         )
 
     def cluster(self) -> ClusterVars:

@@ -25,9 +25,14 @@ class Group:
     """Its nodes are named by their addresses, in a form that has no room for one of IPv6."""
     on_all_of: str = ""
     """Group whose members in the same site it consists of, all of them and no others."""
+    follows: str = ""
+    """Group with which it comes: where a site has a member of that, all hosts of the site are in this."""
 
 
 Groups = Mapping[str, Group]
+
+OWN = Group("")
+"""A group of ``extra_groups``, whose role is not of this collection."""
 
 GROUPS: Groups = {
     "baseline": Group("hosts"),
@@ -54,4 +59,8 @@ GROUPS: Groups = {
     "dify": Group("apps", needs=("nginx",), within="container_engine"),
     "nginx": Group("apps", needs=("model_gateway",)),
     "keepalived": Group("apps", needs=("nginx",)),
+    "exporters": Group("monitoring", follows="prometheus"),
+    "alertmanager": Group("monitoring"),
+    "prometheus": Group("monitoring"),
+    "grafana": Group("monitoring", needs=("prometheus",)),
 }

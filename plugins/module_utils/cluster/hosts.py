@@ -9,6 +9,7 @@ from typing import Any
 
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster import addresses
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.addresses import Address
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.groups import Groups
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.kinds import numbered
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.report import Path, Report, suggest
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.spec import ClusterSpec, HostsFromSpec
@@ -50,7 +51,7 @@ def full_name(name: str, domain: str) -> str:
     return name if name.lower().endswith(f".{domain.lower()}") else f"{name}.{domain}"
 
 
-def gather(spec: ClusterSpec, earlier: Earlier, report: Report) -> list[Host]:
+def gather(spec: ClusterSpec, earlier: Earlier, groups: Groups, report: Report) -> list[Host]:
     """List the hosts of all sites in file order."""
     base = frozenset(spec.base_groups)
     found: list[Host] = []
@@ -78,6 +79,9 @@ def gather(spec: ClusterSpec, earlier: Earlier, report: Report) -> list[Host]:
                 # A host may come from several groups of the same site, each of which switches more roles on.
                 taken[adopted.name] = replace(before, groups=before.groups | adopted.groups) if before else adopted
         found.extend(taken.values())
+    for name, group in groups.items():
+        sites = {host.site for host in found if group.follows in host.groups}
+        found = [replace(host, groups=host.groups | {name}) if host.site in sites else host for host in found]
     return found
 
 

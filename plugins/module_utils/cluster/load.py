@@ -17,7 +17,7 @@ from ansible_collections.sovereign.dify.plugins.module_utils.cluster import (
     rules_models,
 )
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.contract import Contract
-from ansible_collections.sovereign.dify.plugins.module_utils.cluster.groups import GROUPS, Groups
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.groups import GROUPS, OWN, Groups
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.hosts import Earlier
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.plan import Plan
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.report import RefusedError, Report
@@ -44,8 +44,8 @@ def load(text: str, filename: str, earlier: Earlier | None = None, groups: Group
     if node is None:
         raise RefusedError(report)
     spec = cast(ClusterSpec, CLUSTER.read(node, (), report))
-    known = GROUPS if groups is None else groups
-    plan = Plan(spec, hosts.gather(spec, earlier or Earlier(), report))
+    known = {**dict.fromkeys(spec.extra_groups, OWN), **(GROUPS if groups is None else groups)}
+    plan = Plan(spec, hosts.gather(spec, earlier or Earlier(), known, report))
     rules_addresses.check(plan, report)
     rules_hosts.check(plan, known, report)
     rules_models.check(plan, report)

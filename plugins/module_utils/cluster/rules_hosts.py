@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.contract import EXTERNAL, entry_name, site_group
-from ansible_collections.sovereign.dify.plugins.module_utils.cluster.groups import Group, Groups
+from ansible_collections.sovereign.dify.plugins.module_utils.cluster.groups import OWN, Group, Groups
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.hosts import Host
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.kinds import numbered
 from ansible_collections.sovereign.dify.plugins.module_utils.cluster.plan import Plan, model_port, ports, reserved_ports
@@ -107,6 +107,9 @@ def _known_groups(plan: Plan, groups: Groups, report: Report) -> None:
     for path, group in _memberships(plan):
         if group not in groups:
             report.add(path, f"unknown group '{group}'", suggest(group, groups, f"known groups: {listing(groups)}"))
+    for position, group in numbered(plan.spec.extra_groups):
+        if groups[group] is not OWN:
+            report.add(("extra_groups", position), f"'{group}' is a group of this collection", "remove it: this list is for your own roles")
 
 
 def _host_keys(host: Host, groups: Groups, report: Report) -> None:

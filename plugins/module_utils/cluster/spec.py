@@ -129,6 +129,11 @@ class PortsSpec:
     model_gateway: int = _port(8443, "The model gateway, for its own site.")
     model_gateway_vpn: int = _port(8444, "The model gateway, at its VPN address, for those of other sites.")
     model_gateway_metrics: int = _port(8405, "The model gateway's metrics, on 127.0.0.1.")
+    exporters: int = _port(9447, "The hosts' exporters, for Prometheus.")
+    prometheus: int = _port(9090, "Prometheus.")
+    alertmanager: int = _port(9093, "Alertmanager.")
+    alertmanager_cluster: int = _port(9094, "Alertmanager's members among each other.")
+    grafana: int = _port(3000, "Grafana.")
     local: LocalPortsSpec | None = key(Section(LocalPortsSpec, "local port"), LocalPortsSpec.__doc__ or "")
     dify: DifyPortsSpec | None = key(Section(DifyPortsSpec, "port of Dify"), DifyPortsSpec.__doc__ or "")
 
@@ -479,6 +484,9 @@ class ClusterSpec:
     ports: PortsSpec | None = key(Section(PortsSpec, "port"), "Ports that more than one role has to know; each has a default.")
     state_dir: str = key(Text("path"), "Directory on the controller for CA, secrets and keys; relative to the file.", default=".state")
     base_groups: tuple[str, ...] = key(ListOf(GROUP), "Groups of every host.", default=BASE_GROUPS)
+    extra_groups: tuple[str, ...] = key(
+        ListOf(GROUP), "Groups of your own besides this collection's: hosts may be in them, and the contract lists their members.", default=()
+    )
 
 
 CLUSTER = Section(ClusterSpec, "cluster", {"hosts": ("sites", "hosts belong to sites"), "wireguard": ("vpn", "one word for the VPN")})

@@ -313,3 +313,17 @@ def test_an_inventory_that_was_exported_has_the_same_order_in_every_template() -
         handed = _trusted(given)
         assert handed == given
         assert json.dumps(handed) == json.dumps(given, sort_keys=True)
+
+
+def test_exporters_are_on_every_host_of_a_site_with_prometheus() -> None:
+    watched = contract(("groups: [vllm]", "groups: [vllm, prometheus]"))
+    assert [host["name"] for host in watched.sites["hq"]["members"]["exporters"]] == ["hq-gw1", "hq-gpu1"]
+    assert watched.sites["edge"]["members"]["exporters"] == []
+    assert "exporters" in watched.nodes["hq-gw1"]["groups"]
+    assert contract().sites["hq"]["members"]["exporters"] == []
+
+
+def test_a_group_of_ones_own_is_like_any_other() -> None:
+    own = contract(("\nsites:", "\nextra_groups: [ledger]\nsites:"), ("groups: [vllm]", "groups: [vllm, ledger]"))
+    assert [host["name"] for host in own.sites["hq"]["members"]["ledger"]] == ["hq-gpu1"]
+    assert "ledger" in own.groups
