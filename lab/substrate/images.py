@@ -46,6 +46,9 @@ ROLE_PACKAGES: dict[str, list[str]] = {
     "nginx": ["libnginx-mod-http-set-misc", "nginx"],
     "keepalived": ["keepalived"],
     "vllm": ["libnuma1", "python3-venv"],
+    "exporters": ["mtail", "prometheus-nginx-exporter", "prometheus-node-exporter"],
+    "prometheus": ["prometheus"],
+    "alertmanager": ["prometheus-alertmanager"],
 }
 # Baked into the -data image, of the one suite whose releases the data roles support.
 DATA_PACKAGES: dict[str, list[str]] = {
@@ -58,6 +61,7 @@ DATA_PACKAGES: dict[str, list[str]] = {
     "object_storage": ["libisal2", "python3-boto3", "rsync", "swift-account", "swift-container", "swift-object", "swift-proxy"],
     "container_engine": ["conmon", "crun", "netavark", "podman"],
     "dify": ["python3-amqp"],
+    "exporters": ["prometheus-pgbouncer-exporter", "prometheus-postgres-exporter", "prometheus-redis-exporter"],
     "drills": ["python3-boto3", "python3-pika", "python3-psycopg2", "python3-redis"],
 }
 # Baked into the -gpu image: a kernel of the distribution, its headers, and what builds modules for it, though no lab host boots it.
