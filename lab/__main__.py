@@ -18,6 +18,8 @@ from typing import Any
 PROJECT = Path(__file__).resolve().parent.parent
 INVENTORY = PROJECT / "inventories/lab"
 STATE = INVENTORY / ".state"
+RECEIVER = {"host": "hq-client1", "address": "198.18.1.101", "port": "9099", "log": "/run/alert_receiver/log"}
+"""Where the lab's alerts go (``alertmanager_receivers`` in ``inventories/lab/group_vars/alertmanager``)."""
 
 STAND_INS = [
     ("GPU hosts", "containers; vLLM is the real server in its CPU build, forked (lab/README.md), tensor parallelism over two real processes"),
@@ -29,10 +31,11 @@ STAND_INS = [
         else "a stand-in that keeps its contract, without a line of it (lab/standins/dify); "
         "LAB_DIFY_IMAGES=registry, or a directory of archives, runs the real one",
     ),
+    ("who is told of alerts", f"a webhook on {RECEIVER['host']} that notes them in {RECEIVER['log']}; Grafana: none, unless you have its package"),
 ]
 REAL = (
-    "systemd, nftables, WireGuard, HAProxy, nginx, PostgreSQL, Redis, RabbitMQ, OpenStack Swift, vLLM, podman, Celery, gunicorn and the internal CA "
-    "are the ones that production runs"
+    "systemd, nftables, WireGuard, HAProxy, nginx, PostgreSQL, Redis, RabbitMQ, OpenStack Swift, vLLM, podman, Celery, gunicorn, Prometheus, "
+    "Alertmanager and the internal CA are the ones that production runs"
 )
 
 
@@ -79,11 +82,28 @@ def playbook(name: str, *arguments: str) -> list[str]:
     return ["ansible-playbook", "--inventory", str(INVENTORY), f"playbooks/{name}", *arguments]
 
 
+def receive_alerts() -> list[str]:
+    """Command line that has a host of the lab's users take alerts, also after a restart."""
+    program, container = "/usr/local/lib/alert_receiver.py", f"lab-{RECEIVER['host']}"
+    unit = "\n".join(
+        [
+            *("[Service]", "DynamicUser=yes", "RuntimeDirectory=alert_receiver", "RuntimeDirectoryPreserve=yes", "Restart=always"),
+            f"ExecStart=/usr/bin/python3 {program} {RECEIVER['address']} {RECEIVER['port']} {RECEIVER['log']}",
+            *("[Install]", "WantedBy=multi-user.target", ""),
+        ]
+    )
+    written = f"cat > /etc/systemd/system/alert_receiver.service <<'END'\n{unit}END"
+    commands = f"{written}\nsystemctl daemon-reload\nsystemctl enable --now --quiet alert_receiver.service"
+    copied = f"docker cp --quiet {PROJECT / 'lab/standins/alert_receiver.py'} {container}:{program}"
+    return ["sh", "-ec", f'{copied}\ndocker exec {container} sh -ec "$1"', "sh", commands]
+
+
 def up() -> None:
     """Create what is missing, converge, prove it with the smoke test, and say what there is."""
     # Molecule remembers that it created hosts and would not look again; create.yml itself is idempotent.
     subprocess.run(molecule("reset"), cwd=PROJECT, env=environment(), check=False, capture_output=True)
     step("Containers", molecule("create"), "Look at the failed task above; `make lab-down` removes what is half-made.")
+    step("Receiver of alerts", receive_alerts(), "Look at the words above; `make lab-down` removes what is half-made.")
     step("Platform (playbooks/site.yml)", playbook("site.yml"), "Mend what the failed task says and run `make lab` again: it goes on from there.")
     step("Smoke test (playbooks/smoke.yml)", playbook("smoke.yml"), "The table above names the answers that were wrong.")
     status()

@@ -71,9 +71,9 @@ def test_what_is_right_is_not_refused() -> None:
         (
             [ROBOT, HOOK | {"name": "oncall"}],
             {},
-            "needs a name of its own, of small letters, digits, - and _, and none of them the name none: oncall, oncall.",
+            "needs a name of its own, of small letters, digits, - and _, and none of them the name none or watchdog: oncall, oncall.",
         ),
-        ([HOOK | {"name": "On call"}], {}, "needs a name of its own, of small letters, digits, - and _, and none of them the name none: On call."),
+        ([HOOK | {"name": "On call"}], {}, "and none of them the name none or watchdog: On call."),
         ([HOOK | {"name": "none"}], {}, "needs a name of its own"),
         ([{"name": "oncall", "kind": "wecom"}], {}, "need a url that begins with https:// (a webhook, and whatever is on the host itself,"),
         ([ROBOT | {"url": "http://open.feishu.cn/hook/key-key-key"}], {}, "need a url that begins with https://"),
@@ -99,6 +99,10 @@ def test_what_is_right_is_not_refused() -> None:
             "alertmanager_smtp has a password that would be sent in clear: take tls: false away.",
         ),
         ([], {"alertmanager_group_interval": "15s"}, "alertmanager_group_interval (15s) must be longer than the 15 s"),
+        ([HOOK | {"name": "watchdog"}], {}, "needs a name of its own"),
+        ([], {"alertmanager_watchdog": {"url": "signs.example"}}, "alertmanager_watchdog needs a url that begins with https:// or http://"),
+        ([], {"alertmanager_watchdog": {"url": "https://signs.example", "proxy": "p:3128"}}, "alertmanager_watchdog needs a url"),
+        ([], {"alertmanager_watchdog": {"url": "https://signs.example", "interval": 30}}, "and an interval of 60 seconds or more."),
         ([], {"alertmanager_relay_port": 96}, "alertmanager_relay_port (96) must be above 1023"),
     ],
 )
@@ -113,7 +117,7 @@ def test_what_is_wrong_is_said_alone_and_without_secrets(receivers: list[dict[st
 def test_each_receiver_gets_its_severities_critical_ones_sooner() -> None:
     routes = read("__alertmanager_routes", ROBOT | {"severities": ["warning", "critical", "info"]}, HOOK | {"severities": ["critical"]}, MAIL)
     critical = {"matchers": ['severity="critical"'], "continue": True, "group_wait": "5s", "repeat_interval": "1h"}
-    others = {"continue": True, "group_wait": "30s", "repeat_interval": "12h"}
+    others = {"continue": True, "group_wait": "10s", "repeat_interval": "12h"}
     assert routes == [
         {"receiver": "oncall", **critical},
         {"receiver": "oncall", "matchers": ['severity=~"info|warning"'], **others},
@@ -147,6 +151,29 @@ def test_what_alertmanager_is_told_of_a_receiver() -> None:
         },
         {"name": "archive", "email_configs": [mail | {"headers": {"Subject": '{{ template "sovereign.zh.subject" . }}'}}]},
     ]
+
+
+def test_a_sign_of_life_goes_to_its_receiver_alone_and_only_once_an_interval() -> None:
+    given = {"alertmanager_watchdog": {"url": "https://198.18.1.92/x", "secret": "token", "interval": 120}}
+    assert faults(**given) == []
+    assert read("__alertmanager_routes", **given) == [
+        {
+            "receiver": "watchdog",
+            "matchers": ['alertname="Watchdog"'],
+            "group_by": ["alertname"],
+            "group_wait": "1s",
+            "group_interval": "120s",
+            "repeat_interval": "100s",
+        }
+    ]
+    settings = {"url": "https://198.18.1.92/x", "http_config": {"authorization": {"credentials": "token"}}}
+    assert read("__alertmanager_integrations", **given)[1] == {"name": "watchdog", "webhook_configs": [{"send_resolved": False, **settings}]}
+    assert (read("__alertmanager_firewall_rules", **given)[-1]["ports"], read("__alertmanager_firewall_rules", **given)[-1]["peers"]) == (
+        [443],
+        ["198.18.1.92"],
+    )
+    rules = yaml.safe_load((PROJECT / "roles/prometheus/monitoring/rules.yml").read_text())["groups"][0]["rules"]
+    assert [rule["labels"]["severity"] for rule in rules if rule["alert"] == "Watchdog"] == ["none"], "which no receiver asks for"
 
 
 def test_mails_are_sent_with_tls() -> None:

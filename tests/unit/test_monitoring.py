@@ -37,6 +37,8 @@ def test_several_endpoints_have_paths_of_their_own() -> None:
     assert [end.name for end in jobs[0].endpoints] == ["vllm-1", "vllm-2"]
 
 
+SIGN_OF_LIFE = "Watchdog"
+"""Fires for ever, and nobody is called by it."""
 NONSENSE: list[tuple[object, str]] = [
     ([], "r: give a mapping of jobs, textfiles"),
     ({"job": {}}, "r.job: unknown; known are jobs, textfiles"),
@@ -68,7 +70,7 @@ def test_an_alert_says_what_and_where_to_read_on(path: Path) -> None:
     anchors = {re.sub(r"[^\w-]", "", title.lower()) for title in re.findall(r"^## (.+)$", page, re.MULTILINE)}
     for rule in alerts(path):
         name = rule["alert"]
-        assert rule["labels"]["severity"] in {"critical", "warning", "info"}, name
+        assert rule["labels"]["severity"] in ({"none"} if name == SIGN_OF_LIFE else {"critical", "warning", "info"}), name
         summary = rule["annotations"]["summary"]
         assert summary.endswith("."), name
         assert "\n" not in summary, name
@@ -84,7 +86,7 @@ def test_each_alert_is_seen_to_fire_and_not_to_fire(path: Path) -> None:
     silent = {case["alertname"] for case in cases if not case.get("exp_alerts")}
     names = {rule["alert"] for rule in alerts(path)}
     assert names == fires, names ^ fires
-    assert names <= silent, names - silent
+    assert names - {SIGN_OF_LIFE} <= silent, names - silent
 
 
 def test_runbooks_have_no_page_of_an_alert_that_is_gone() -> None:

@@ -76,11 +76,10 @@ def test_established_sessions_with_a_server_that_is_down_end_and_those_being_con
     assert list(master.sessions[22]) == ["0x2", "0x3"]
 
 
-def test_what_haproxy_asks_of_another_server_is_left_to_it(program: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(program, "RETRIED", "pg")
+def test_what_haproxy_asks_of_another_server_is_left_to_it(program: ModuleType) -> None:
     master = Master()
     master.sessions[22] = {"0x1": ("db1", 8, "3s")}
-    assert program.Supervisor(master, 4).look(0) == []
+    assert program.Supervisor(master, 4, ["pg"]).look(0) == []
     assert list(master.sessions[22]) == ["0x1"]
 
 

@@ -113,6 +113,27 @@ def test_what_a_robot_has_refused_comes_later(on: Any, give: Callable[..., str],
     until("all are told", lambda: {entry["kind"] for entry in received(name) if not entry["busy"]} == KINDS, 180)
 
 
+def test_the_sign_of_life_comes_again_and_again_to_the_one_who_waits_for_it(on: Any, received: Received) -> None:
+    def give() -> None:
+        for member in MEMBERS:
+            on(member).check_output("amtool alert add Watchdog severity=none site=hq --annotation=summary='All is well.'")
+
+    def told() -> list[dict[str, Any]]:
+        return [entry for entry in received("Watchdog") if entry["path"].startswith("/watchdog")]
+
+    def another() -> bool:
+        give()
+        return len(told()) > before
+
+    before = 0
+    until("a first sign", another, 60)
+    before = len(told())
+    until("a second one", another, 120)
+    assert len({entry["path"] for entry in received("Watchdog")}) == 1, "nobody else is told"
+    signs = [float(entry["time"]) for entry in told()]
+    assert min(later - earlier for earlier, later in zip(signs, signs[1:], strict=False)) > 30, "from one member at a time"
+
+
 def test_who_may_not_give_alerts_is_refused(on: Any) -> None:
     ask = f"curl --silent --max-time 5 --output /dev/null --write-out '%{{http_code}}' --cacert {PKI}/ca.crt"
     shown = f"--cert {PKI}/host.crt --key {PKI}/host.key"

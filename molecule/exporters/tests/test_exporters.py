@@ -23,7 +23,9 @@ def ask(on: Any) -> Ask:
 
     def asked(path: str, host: str = "asker", gate: str = GATE, certificate: str = f"{PKI}/host.pem") -> str:
         shown = f"--cert {certificate} " if certificate else ""
-        return str(on(host).run(f"curl --silent --max-time 5 --cacert {PKI}/ca.crt {shown}--write-out '\\n%{{http_code}}' https://{gate}{path}").stdout)
+        return str(
+            on(host).run(f"curl --silent --max-time 5 --cacert {PKI}/ca.crt {shown}--write-out '\\n%{{http_code}}' https://{gate}{path}").stdout
+        )
 
     return asked
 
@@ -89,7 +91,7 @@ def test_programs_print_metrics_and_none_holds_the_others_up(on: Any, ask: Ask) 
     succeeded = dict(re.findall(r'sovereign_textfile_success\{textfile="(\w+)"\} (\d)', metrics))
     assert succeeded == {"ledger": "1", "ledger_slow": "0", "ledger_broken": "0"} | {name: "1" for name in succeeded if not name.startswith("ledger")}
     on("one").run("systemctl start sovereign_textfiles.service")
-    assert on("one").run("pgrep -f 'sleep 4711'").rc, "it is still there"
+    assert on("one").run("pgrep -f '[s]leep 4711'").rc, "it is still there"
 
 
 def test_a_knob_reaches_what_is_asked(ask: Ask) -> None:
@@ -111,4 +113,3 @@ def test_a_dead_exporter_comes_back_and_a_rerun_changes_nothing(on: Any, ask: As
     assert "node_load1" in ask("/node")
     done = rerun()
     assert set(changed(done).values()) == {0}, done.stdout
-

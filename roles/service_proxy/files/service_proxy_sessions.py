@@ -4,18 +4,19 @@
 HAProxy can do so itself (``on-marked-down shutdown-sessions``), but in TCP mode version 3.0 forgets the client of a session that is still being
 connected or retried at that moment: its server's side is closed, its client waits for ever. This program looks at what HAProxy says of servers and
 sessions, again and again, and ends those that are established with a server that is down or no longer configured. A session that is being connected
-is left to HAProxy, which tries another server or closes it. So is one that reads an object: HAProxy asks another member for it.
+is left to HAProxy, which tries another server or closes it. So is one of a backend whose requests HAProxy repeats at another server.
 
 It covers the processes of before a reload too, which check no server any more. They last as long as their sessions. When there are more than a given
 number of them, the oldest one's sessions are ended one by one, slowly, so that no pool of a client loses all its connections at once.
 
-A service: ``service_proxy_sessions.py <master socket> <number of former processes>``.
+A service: ``service_proxy_sessions.py <master socket> <number of former processes> <backend that repeats requests>...``.
 """
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Collection
 
 from haproxy import CLOSED, ESTABLISHED, Ask, runtime, servers, sessions, watch, worker, workers
 
@@ -24,8 +25,6 @@ DRAIN_S = 2.0
 """Seconds between two sessions that are ended because there are too many former processes."""
 ABANDONED_S = 60
 """Age in seconds from which a session without a server is reported: connecting, with all retries and the queue, takes less than half of it."""
-RETRIED = "object_storage_read"
-"""Backend whose requests HAProxy sends to another server when one dies with them."""
 SEARCH_S = 60.0
 """Seconds between two searches for them."""
 
@@ -33,15 +32,17 @@ SEARCH_S = 60.0
 class Supervisor:
     """Looks at one HAProxy, and ends sessions."""
 
-    def __init__(self, master: Ask, former: int) -> None:
+    def __init__(self, master: Ask, former: int, repeated: Collection[str] = ()) -> None:
         """Take one HAProxy.
 
         Args:
             master: Sends a command to its master process.
             former: How many processes of before a reload may have sessions.
+            repeated: Backends whose requests HAProxy sends to another server when one dies with them.
         """
         self._master = master
         self._former = former
+        self._repeated = set(repeated)
         self._drained = self._searched = float("-inf")
 
     def look(self, now: float) -> list[str]:
@@ -76,7 +77,7 @@ class Supervisor:
             for session in sessions(ask):
                 if search and session.connection == CLOSED and session.age >= ABANDONED_S:
                     abandoned += 1
-                if session.connection == ESTABLISHED and session.backend != RETRIED and (session.backend, session.server) not in usable:
+                if session.connection == ESTABLISHED and session.backend not in self._repeated and (session.backend, session.server) not in usable:
                     ask(f"shutdown session {session.identity}")
                     place = f"{session.backend}/{session.server}"
                     ended[place] = ended.get(place, 0) + 1
@@ -95,9 +96,9 @@ class Supervisor:
         return told
 
 
-def main(socket: str, former: str) -> None:
+def main(socket: str, former: str, *repeated: str) -> None:
     """Look for ever."""
-    supervisor = Supervisor(runtime(socket), int(former))
+    supervisor = Supervisor(runtime(socket), int(former), repeated)
     watch(lambda: supervisor.look(time.monotonic()), INTERVAL_S)
 
 

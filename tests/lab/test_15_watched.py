@@ -1,0 +1,114 @@
+"""A site that is well, seen by its own monitoring: everything is asked, nothing is told, every panel has something to show, and what that costs."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from urllib.parse import quote
+
+import pytest
+
+from lab.__main__ import RECEIVER
+from tests.lab.conftest import execute, wait_until
+from tests.lab.watched import MEMBERS, WATCHED, api, firing, panels, query, told
+
+UNITS = ("prometheus*.service", "exporters.service", "alert_relay.service", "mtail.service", "sovereign_textfiles.service", "status_page.service")
+MOST_MEMORY, MOST_CORES = 1.5e9, 0.08
+"""Bytes and processor cores that all of it may take on all hosts together."""
+BROKEN_BY_NATURE: dict[str, str] = {}
+"""Alerts that fire in the lab, and what of it is not as on a machine."""
+EMPTY_BY_NATURE: dict[str, str] = {}
+"""Panels that have nothing to show in the lab, and why."""
+RANGE_S = 1800
+
+
+@pytest.mark.parametrize("member", MEMBERS)
+def test_everything_that_hosts_offer_is_scraped(member: str) -> None:
+    def missing() -> list[str]:
+        targets = api("targets?state=active", member)["activeTargets"]
+        assert {target["labels"]["instance"] for target in targets} == set(WATCHED)
+        return [f"{target['labels']['instance']}: {target['scrapePool']}: {target['lastError']}" for target in targets if target["health"] != "up"]
+
+    try:
+        wait_until(lambda: not missing(), "all targets are up", 120, 2)
+    finally:
+        print("\n".join(missing()))
+    offered = {(one["instance"], one["role"]): one["value"] for one in query("sum by (instance, role) (sovereign_endpoints)", member)}
+    found = {(one["instance"], one["role"]): one["value"] for one in query('count by (instance, role) (up{job!="gate"})', member)}
+    assert found == {key: value for key, value in offered.items() if value}
+
+
+def test_nothing_is_told_of_a_site_that_is_well() -> None:
+    def wrong() -> set[tuple[str, str]]:
+        return {alert for member in MEMBERS for alert in firing(member) if alert[0] not in BROKEN_BY_NATURE}
+
+    try:
+        # What was so while the site was set up is over in time.
+        wait_until(lambda: not wrong(), "no alert fires", 240, 3)
+    finally:
+        print(query('ALERTS{alertstate="firing"}'))
+    failing = [rule for group in api("rules")["groups"] for rule in group["rules"] if rule["health"] == "err"]
+    assert not failing
+
+
+def test_signs_of_life_reach_the_receiver() -> None:
+    wait_until(lambda: any(entry["path"] == "/watchdog" for entry in told()), "a sign of life", 90, 2)
+
+
+def test_every_panel_has_something_to_show() -> None:
+    end = time.time()
+
+    def series(expression: str) -> int:
+        return len(api(f"query_range?query={quote(expression)}&start={end - RANGE_S}&end={end}&step=30")["result"])
+
+    empty = {title for title, asked in panels().items() if not any(series(expression) for expression in asked)}
+    print(f"{len(panels())} panels, {len(empty)} empty")
+    assert empty <= set(EMPTY_BY_NATURE), sorted(empty - set(EMPTY_BY_NATURE))
+
+
+def test_it_costs_little() -> None:
+    """Memory that no process can do without, and processor time, of all that watches, as its hosts' control groups count them."""
+
+    def spent() -> tuple[float, float]:
+        memory = processor = 0.0
+        for host in WATCHED:
+            properties = ("--property=Id,CPUUsageNSec,ControlGroup",)
+            shown = execute(host, "systemctl", "show", "--state=active,activating,inactive", *properties, *UNITS).stdout
+            for group in re.findall(r"^ControlGroup=(/\S+)$", shown, re.MULTILINE):
+                counted = execute(host, "cat", f"/sys/fs/cgroup{group}/memory.stat", check=False).stdout
+                memory += sum(float(value) for value in re.findall(r"^anon (\d+)$", counted, re.MULTILINE))
+            processor += sum(float(value) for value in re.findall(r"^CPUUsageNSec=(\d+)$", shown, re.MULTILINE)) / 1e9
+        return memory, processor
+
+    began, before = time.monotonic(), spent()[1]
+    time.sleep(60)
+    memory, after = spent()
+    cores = (after - before) / (time.monotonic() - began)
+    print(f"{memory / 1e6:.0f} MB, {cores * 100:.1f} % of a core, {query('sum(prometheus_tsdb_head_series)')[0]['value']:.0f} series in all members")
+    assert memory <= MOST_MEMORY
+    assert cores <= MOST_CORES
+
+
+def test_a_service_that_stops_is_told_once_within_a_minute() -> None:
+    def entries() -> list[dict[str, str]]:
+        found = []
+        for entry in told():
+            for alert in entry["body"]["alerts"] if entry["path"] == "/pager" else []:
+                labels = alert["labels"]
+                if (labels["alertname"], labels.get("job"), labels.get("instance")) == ("TargetDown", "nginx", "hq-gw2"):
+                    found.append({"status": alert["status"], "time": str(entry["time"])})
+        return found
+
+    before, began = len(entries()), time.time()
+    execute("hq-gw2", "systemctl", "stop", "nginx")
+    try:
+        wait_until(lambda: len(entries()) > before, f"{RECEIVER['host']} is told", 90, 1)
+        took = float(entries()[before]["time"]) - began
+        print(f"told after {took:.0f} s")
+        assert took <= 60
+        time.sleep(20)
+        assert [entry["status"] for entry in entries()[before:]] == ["firing"], json.dumps(entries())
+    finally:
+        execute("hq-gw2", "systemctl", "start", "nginx")
+    wait_until(lambda: [entry["status"] for entry in entries()[before:]] == ["firing", "resolved"], "it is told that it is back", 120, 2)
