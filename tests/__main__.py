@@ -26,6 +26,7 @@ from tests.remembered import Passed
 
 PROJECT = Path(__file__).resolve().parent.parent
 CACHE = PROJECT / ".cache"
+MOLECULE_LOGS = CACHE / "molecule"
 COLLECTION = "ansible_collections/sovereign/dify"
 
 
@@ -176,7 +177,7 @@ NEED_MORE_THAN_HOSTS = {"dify": "archives", "vllm": "vllm"}
 """Scenarios that run what takes minutes to prepare on a fresh machine, and which part of the substrate that is."""
 
 
-LAST = 8
+LAST = 5
 """How many of the shortest scenarios take, two at a time, as long as the lab takes to come up."""
 
 MIDST = 6
@@ -191,7 +192,7 @@ def scenarios() -> list[str]:
     names = sorted(path.parent.name for path in PROJECT.glob("molecule/*/molecule.yml"))
     slowest_first = [
         *(*HEAVY, "model_gateway", "patroni", "nginx", "etcd", "pgpool", "rabbitmq", "redis"),
-        *("nvidia_driver", "service_proxy", "pgbouncer", "wireguard", "firewall", "keepalived", "pki"),
+        *("prometheus", "nvidia_driver", "alertmanager", "service_proxy", "pgbouncer", "wireguard", "firewall", "keepalived", "pki"),
     ]
     rank = {name: position for position, name in enumerate(slowest_first)}
     return sorted((name for name in names if name != "lab"), key=lambda name: rank.get(name, len(rank)))
@@ -267,44 +268,52 @@ def standins() -> list[Outcome]:
     return [outcome]
 
 
-def molecule(first: Callable[[], object] | None = None, beside: Callable[[], object] | None = None) -> list[Outcome]:
-    """All Molecule scenarios of single roles, each in networks and with addresses of its own.
+QUIET = ("wireguard", "firewall", "pki", "nvidia_driver", "container_engine", "exporters", "grafana", "baseline", "cuda", "nvidia_container_toolkit")
+"""Scenarios that time nothing, and so can run in whatever time the lab's tests leave the processors."""
 
-    Three at a time, of which one is heavy: each waits for its services as long as it computes. They kill, freeze and time things beside each other on
-    two cores: tests that fail are run once more, and the summary says so. What has passed as it is, is not run (``tests/remembered.py``), and the
-    summary says when it has. One runs under Ansible's newest release, too, and has passed if it has under both.
 
-    Args:
-        first: What else there is to do meanwhile, as long as the longest of the scenarios.
-        beside: Likewise, from when only the last scenarios are left.
+@dataclass(frozen=True)
+class Scenario:
+    """A Molecule scenario of a single role.
+
+    Attributes:
+        name: Its name.
+        prefix: Words before its commands. With any, others run beside it that measure: its hosts, too, get what those leave of the processors.
     """
-    logs = CACHE / "molecule"
-    logs.mkdir(parents=True, exist_ok=True)
-    passed = Passed()
 
-    def run_scenario(name: str, log: Path, action: str, *options: str, **environment: str) -> str | None:
+    name: str
+    prefix: tuple[str, ...] = ()
+
+    def act(self, log: Path, action: str, *options: str, **environment: str) -> str | None:
         """Run an action of Molecule; give what it printed if it failed."""
-        command = ["molecule", action, "--scenario-name", name, *options]
-        noted = {"LAB_READS": str(logs / f"{name}.reads"), "LAB_READS_BELOW": str(PROJECT)}
-        variables = {**os.environ, "MOLECULE_COMMAND_BORDERS": "0", **noted, **environment}
+        command = [*self.prefix, "molecule", action, "--scenario-name", self.name, *options]
+        noted = {"LAB_READS": str(MOLECULE_LOGS / f"{self.name}.reads"), "LAB_READS_BELOW": str(PROJECT)}
+        variables = {**os.environ, "MOLECULE_COMMAND_BORDERS": "0", **noted, **({"LAB_CPU_SHARES": "64"} if self.prefix else {}), **environment}
         with log.open("w") as stream:
             code = subprocess.run(command, cwd=PROJECT, stdout=stream, stderr=subprocess.STDOUT, env=variables, check=False).returncode
         return log.read_text(errors="replace") if code else None
 
-    def scenario(name: str) -> list[Outcome]:
+    def outcomes(self, passed: Passed) -> list[Outcome]:
+        """Run it, unless it has passed as it is; tests that fail are run once more, and the outcome says so.
+
+        Args:
+            passed: What has passed as it is.
+        """
+        name = self.name
         if when := passed.when(name):
             print(f"::: molecule: {name}: has passed as it is, on {when}", flush=True)
             return [Outcome(f"molecule: {name}, as it is, on {when}", True, 0)]
         if prepared and name in NEED_MORE_THAN_HOSTS:
             getattr(prepared, NEED_MORE_THAN_HOSTS[name]).result()
+        MOLECULE_LOGS.mkdir(parents=True, exist_ok=True)
         started, began = time.monotonic(), time.time()
-        log, clean, record = logs / f"{name}.log", logs / f"{name}.destroy.log", logs / f"{name}.reads"
+        log, clean, record = (MOLECULE_LOGS / f"{name}.{kind}" for kind in ("log", "destroy.log", "reads"))
         record.unlink(missing_ok=True)
         called, complaints = f"molecule: {name}", []
         if left_over(name):
             for action in ("destroy", "reset"):
-                run_scenario(name, clean, action)
-        said = run_scenario(name, log, "test", "--destroy=never")
+                self.act(clean, action)
+        said = self.act(log, "test", "--destroy=never")
         if said is not None:
             # The log goes out with each failure, so that one that a second attempt does not show is not forgotten.
             print(f"::: {called}: FAILED after {time.monotonic() - started:.0f} s\n{said[-20000:]}", flush=True)
@@ -312,21 +321,21 @@ def molecule(first: Callable[[], object] | None = None, beside: Callable[[], obj
             failed = set(re.findall(r"^(?:FAILED|ERROR) \S*::(\w+)", said, re.MULTILINE))
             called += " at the second attempt"
             if failed:
-                said = run_scenario(name, log, "verify", PYTEST_ADDOPTS=f"-k '{' or '.join(sorted(failed))}'")
+                said = self.act(log, "verify", PYTEST_ADDOPTS=f"-k '{' or '.join(sorted(failed))}'")
             else:
-                run_scenario(name, clean, "destroy")
-                said = run_scenario(name, log, "test", "--destroy=never")
+                self.act(clean, "destroy")
+                said = self.act(log, "test", "--destroy=never")
             if said is not None:
                 print(said[-20000:], flush=True)
                 complaints += re.findall(r"^(?:FAILED|ERROR) .*|^fatal: .*", said, re.MULTILINE)
-        run_scenario(name, clean, "destroy")
+        self.act(clean, "destroy")
         outcome = Outcome(called, said is None, time.monotonic() - started, tuple(complaints))
         counted = "; ".join(re.findall(r"=+ (.*(?:passed|failed).*?) =+", log.read_text(errors="replace")))
         print(f"::: {called}: {'passed' if outcome.passed else 'FAILED'} after {outcome.seconds:.0f} s; {counted}", flush=True)
         found, complete = [outcome], True
         if outcome.passed and name == newer.SCENARIO:
             check = newer.scenario(name)
-            run_scenario(name, clean, "destroy")
+            self.act(clean, "destroy")
             found.append(shown(f"molecule: {name} under {check.name}", check))
             complete = not check.left_out
         # What passed at the second attempt alone has not shown that it passes.
@@ -334,11 +343,28 @@ def molecule(first: Callable[[], object] | None = None, beside: Callable[[], obj
             passed.note(name, record, began)
         return found
 
-    names = scenarios()
+
+def molecule(
+    names: Collection[str] | None = None, first: Callable[[], object] | None = None, beside: Callable[[], object] | None = None
+) -> list[Outcome]:
+    """Molecule scenarios of single roles, each in networks and with addresses of its own.
+
+    Three at a time, of which one is heavy: each waits for its services as long as it computes. They kill, freeze and time things beside each other on
+    two cores: tests that fail are run once more, and the summary says so. What has passed as it is, is not run (``tests/remembered.py``), and the
+    summary says when it has. One runs under Ansible's newest release, too, and has passed if it has under both.
+
+    Args:
+        names: Which scenarios, the slowest first; all by default.
+        first: What else there is to do meanwhile, as long as the longest of the scenarios.
+        beside: Likewise, from when only the last scenarios are left.
+    """
+    names = scenarios() if names is None else names
+    passed = Passed()
     also = {name: job for name, job in {"first": first, "beside": beside}.items() if job}
     latter = max(0, len(names) - LAST)
     midst = min(MIDST, latter)
-    order = [*names[:midst], "first", *names[midst:latter], "beside", *names[latter:]]
+    listed = list(names)
+    order = [*listed[:midst], "first", *listed[midst:latter], "beside", *listed[latter:]]
     turns = Turns([name for name in order if name in names or name in also], HEAVY)
     outcomes: dict[str, list[Outcome]] = {}
 
@@ -347,7 +373,7 @@ def molecule(first: Callable[[], object] | None = None, beside: Callable[[], obj
             if job := also.get(name):
                 job()
             else:
-                outcomes[name] = scenario(name)
+                outcomes[name] = Scenario(name).outcomes(passed)
             turns.end(name)
 
     with ThreadPoolExecutor() as pool:
@@ -436,7 +462,7 @@ STAGES: dict[str, Callable[[], list[Outcome]]] = {
 
 
 def everything() -> list[Outcome]:
-    """Run all stages; Ansible's sanity tests and newer releases in whatever time all others leave the processors."""
+    """Run all stages; Ansible's sanity tests, newer releases and quiet scenarios in whatever time all others leave the processors."""
     global prepared
     prepared = Substrate()
     outcomes = lint()
@@ -449,8 +475,14 @@ def everything() -> list[Outcome]:
         compared: list[Outcome] = []
         # The lab's tests wait half of their time, and measure: whoever runs beside them yields at once.
         prefix = ("chrt", "--idle", "0") if shutil.which("chrt") else ("nice", "-n", "19")
-        patient = pool.submit(lambda: sanity(*prefix) + newest(*prefix))
-        outcomes += molecule(lambda: compared.extend(standins()), lambda: brought_up.extend(lab_up(beside=True)))
+
+        def patiently() -> list[Outcome]:
+            found, passed = sanity(*prefix) + newest(*prefix), Passed()
+            return found + [outcome for name in QUIET for outcome in Scenario(name, prefix).outcomes(passed)]
+
+        patient = pool.submit(patiently)
+        others = [name for name in scenarios() if name not in QUIET]
+        outcomes += molecule(others, lambda: compared.extend(standins()), lambda: brought_up.extend(lab_up(beside=True)))
         outcomes += [prepared.archives.result(), *compared, *lab(brought_up), *patient.result()]
         return outcomes
 

@@ -64,6 +64,7 @@ def test_what_is_right_is_not_refused() -> None:
     archive = {"grafana_source": "archive", "grafana_archive": "/srv/grafana.deb", "grafana_archive_sha256": "0" * 64}
     assert read("__grafana_faults", grafana_repository_key_sha256="", **archive) == []
     assert read("__grafana_faults", grafana_version="13.2.2", grafana_client_networks=[]) == []
+    assert read("__grafana_faults", grafana_public_url="https://dashboards.test:3000/sub/path/", **KEY) == []
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,23 @@ def test_internal_names_are_marked(role: Path) -> None:
             assert name.startswith(f"__{role.name}_") or name in results(role), (path.name, name)
 
 
+def texts(value: Any) -> Iterator[str]:
+    """Every string in a value of YAML."""
+    if isinstance(value, str):
+        yield value
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from texts(part)
+
+
+@role
+def test_patterns_are_escaped_as_they_are_read(role: Path) -> None:
+    # In a question ({{ }}) Ansible takes a backslash as it is; in a statement ({% %}) Jinja takes two for one. Two in a question are one that is
+    # looked for: [^/\\s] leaves out every s.
+    for path in sorted(role.glob("[vd]*/*.yml")):
+        asked = [part for text in texts(load(path)) for part in re.findall(r"\{\{.*?\}\}", text, flags=re.DOTALL)]
+        assert not [part for part in asked if re.search(r"\\\\[sSdDwWb.(+*?\[]", part)], path
+
+
 @role
 def test_playbooks_read_what_a_role_says_it_gives_and_nothing_internal(role: Path) -> None:
     texts = {path.name: path.read_text() for path in (PROJECT / "playbooks").rglob("*.yml")}
