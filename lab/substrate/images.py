@@ -49,6 +49,7 @@ ROLE_PACKAGES: dict[str, list[str]] = {
     "exporters": ["mtail", "prometheus-nginx-exporter", "prometheus-node-exporter"],
     "prometheus": ["prometheus"],
     "alertmanager": ["prometheus-alertmanager"],
+    "log_shipper": ["rsyslog", "rsyslog-elasticsearch"],
 }
 # Baked into the -data image, of the one suite whose releases the data roles support.
 DATA_PACKAGES: dict[str, list[str]] = {
