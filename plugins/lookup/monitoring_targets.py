@@ -39,17 +39,15 @@ _raw:
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleLookupError
-from ansible.parsing.dataloader import DataLoader
-from ansible.plugins.lookup import LookupBase
 from ansible_collections.sovereign.dify.plugins.module_utils.monitoring import DeclarationError, declared
+from ansible_collections.sovereign.dify.plugins.plugin_utils.role_declarations import DeclarationLookup
 from ansible_collections.sovereign.dify.plugins.plugin_utils.role_directory import role_files
 
 
-class LookupModule(LookupBase):
+class LookupModule(DeclarationLookup):
     """Reads declarations."""
 
     def run(self, terms: Sequence[str], variables: Mapping[str, Any] | None = None, **kwargs: object) -> list[dict[str, Any]]:
@@ -64,7 +62,7 @@ class LookupModule(LookupBase):
         owners: dict[tuple[str, str], str] = {}
         for role, path in role_files(list(terms), "monitoring/targets.yml", variables or {}):
             try:
-                own_jobs, own_textfiles = declared(role, self._templated(path, variables or {}))
+                own_jobs, own_textfiles = declared(role, self.declaration(path, variables or {}))
                 for named in [*(("job", job.name) for job in own_jobs), *(("text file", one.name) for one in own_textfiles)]:
                     if (owner := owners.setdefault(named, role)) != role:
                         raise DeclarationError(f"{role}: the {' '.join(named)} is also the role {owner}'s: give it another name")
@@ -75,18 +73,3 @@ class LookupModule(LookupBase):
                 {"name": one.name, "role": role, "path": str(path.parent / one.program), "arguments": list(one.arguments)} for one in own_textfiles
             ]
         return [{"jobs": jobs, "textfiles": textfiles}]
-
-    def _templated(self, path: Path, variables: Mapping[str, Any]) -> object:
-        """Template a declaration with its role's variables: defaults lose against all others of the host, the role's own variables win."""
-        merged = {**self._role_variables(path, "defaults"), **variables, **self._role_variables(path, "vars")}
-        if self._templar is None:
-            raise AnsibleLookupError("sovereign.dify.monitoring_targets can only be used in a template")
-        return self._templar.copy_with_new_env(available_variables=merged).template(self._read(path))
-
-    def _role_variables(self, path: Path, kind: str) -> dict[str, Any]:
-        file = path.parent.parent / kind / "main.yml"
-        return (self._read(file) or {}) if file.is_file() else {}
-
-    def _read(self, path: Path) -> Any:  # noqa: ANN401 - YAML
-        """Read a file whose author writes playbooks, too, so that templates in it are rendered."""
-        return (self._loader or DataLoader()).load_from_file(str(path), trusted_as_template=True)
