@@ -711,6 +711,11 @@ options:
         - Grafana.
         type: int
         default: 3000
+      log_store:
+        description:
+        - The log store.
+        type: int
+        default: 9449
       local:
         description:
         - Ports on 127.0.0.1 of each host in the group C(service_proxy), at which its programs find the data services.

@@ -59,6 +59,8 @@ GROUPS: Groups = {
     "dify": Group("apps", needs=("nginx",), within="container_engine"),
     "nginx": Group("apps", needs=("model_gateway",)),
     "keepalived": Group("apps", needs=("nginx",)),
+    "log_store": Group("monitoring"),
+    "log_shipper": Group("monitoring", follows="log_store"),
     "exporters": Group("monitoring", follows="prometheus"),
     "alertmanager": Group("monitoring"),
     "prometheus": Group("monitoring"),
