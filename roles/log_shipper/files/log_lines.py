@@ -4,8 +4,8 @@
 ``log_lines.py <settings (JSON)>``
 
 rsyslog's module mmexternal starts this program, writes a message as one line of JSON (``fulljson``), and waits for one line of answer. The answer
-holds the document as a string, ``$!doc``, and a name for it, ``$!id``; it empties the message, so that rsyslog's queues hold no line that is not masked. Whatever a line is, it
-gets an answer: what cannot be read as declared is sent as text, masked like all others.
+holds the document as a string, ``$!doc``, and a name for it, ``$!id``; it empties the message, so that rsyslog's queues hold no line that is not
+masked. Whatever a line is, it gets an answer: what cannot be read as declared is sent as text, masked like all others.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _KEYS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL), "[key masked]"),
     # Authorization: Bearer …, "authorization": "Basic …", and the scheme alone.
     (re.compile(r"(?i)(\bauthorization\\*[\"']?\s*[:=]\s*\\*[\"']?)(?:(bearer|basic|token|digest|apikey)\s+)?[^\s\"'\\,;]+"), r"\1\2 [key masked]"),
-    (re.compile(r"(?i)\b(bearer|basic)\s+(?!\[key masked)[A-Za-z0-9._~+/=-]{8,}"), r"\1 [key masked]"),
+    (re.compile(r"(?i)\b(bearer|basic)\s+(?=[A-Za-z._~+/-]*[0-9=])[A-Za-z0-9._~+/=-]{8,}"), r"\1 [key masked]"),
     (
         re.compile(
             r"(?i)(?<![A-Za-z0-9])((?:[a-z0-9_]+[-_])?(?:api[-_]?key|access[-_]?key|secret[-_]?key|access[-_]?token|refresh[-_]?token|auth[-_]?token"
@@ -143,7 +143,9 @@ def masker(masks: list[str], own: Mapping[str, str]) -> Callable[[str], str]:
     return mask
 
 
-SECRET_KEY = re.compile(r"(?i)^(?:.*[-_])?(?:authorization|api[-_]?key|password|passwd|pwd|secret|token|access[-_]?key|secret[-_]?key|private[-_]?key)$")
+SECRET_KEY = re.compile(
+    r"(?i)^(?:.*[-_])?(?:authorization|api[-_]?key|password|passwd|pwd|secret|token|access[-_]?key|secret[-_]?key|private[-_]?key)$"
+)
 """Names of JSON members whose value is a secret, whatever it looks like."""
 
 
@@ -184,7 +186,7 @@ class Lines:
         """Give rsyslog's answer to a message; whatever goes wrong, it is one, and nothing in it is not masked."""
         try:
             document = self.document(_DECODE(line.decode("utf-8", "replace")))
-        except Exception as error:  # noqa: BLE001 - no line may stop the others
+        except Exception as error:  # no line may stop the others
             document = self.unread(line, error)
         text = _ENCODE(document)
         return _ENCODE_ASCII({"msg": "", "$!": {"doc": text, "id": os.urandom(12).hex()}}).encode() + b"\n"
@@ -194,7 +196,7 @@ class Lines:
         text = line.decode("utf-8", "replace").rstrip("\n")
         try:
             message = self.mask(text)[:LIMIT]
-        except Exception as second:  # noqa: BLE001 - as above
+        except Exception as second:  # as above
             message = f"A line of {len(text)} characters could not be masked ({type(second).__name__}). It is on this host alone."
         now = stamp(datetime.now(timezone.utc).timestamp())  # noqa: UP017 - Debian 12 has Python 3.11, but tests may be older
         return {"@timestamp": now, "message": message, **self.common, "service": "log_shipper", "level": "error", "unread": type(error).__name__}
@@ -249,9 +251,7 @@ class Lines:
             return self.tags[tag]
         return self.named(identifier, self.identifiers, self.identifier_families) or self.named(unit, self.units, self.unit_families)
 
-    def named(
-        self, name: str, known: dict[str, Mapping[str, Any] | None], families: list[tuple[str, Mapping[str, Any]]]
-    ) -> Mapping[str, Any] | None:
+    def named(self, name: str, known: dict[str, Mapping[str, Any] | None], families: list[tuple[str, Mapping[str, Any]]]) -> Mapping[str, Any] | None:
         """Give the declaration that has a name, or a pattern of it, and remember it."""
         if name not in known:
             if len(known) > 10000:  # names of scopes are without end
