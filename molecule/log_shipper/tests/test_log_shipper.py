@@ -1,0 +1,191 @@
+"""Each line arrives with its fields and without secrets, whatever wrote it, and nothing unmasked waits on disk."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from lab.testing import PROJECT, changed, rerun
+
+PKI = "/etc/sovereign/pki"
+LINES = "/run/ledger/lines"
+BOOKS = "/var/log/ledger/books.log"
+ARRIVES_S = 10.0
+Query = Callable[..., list[dict[str, Any]]]
+
+# Nobody's: the area of the identity cards is none, and the cards are those of payment providers' tests.
+SECRETS = [
+    "999999199001011238",
+    "99999919900101130X",
+    "4111111111111111",
+    "5555 5555 5555 4444",
+    "13800138000",
+    "+8613912345678",
+    "zhang.san@bank.example.com",
+    "sk-Zm9vYmFyYmF6cXV4MTIzNDU2Nzg5MA",
+    "hunter2hunter2",
+    "QWxhZGRpbjpvcGVuIHNlc2FtZQ==",
+]
+TWINS = [
+    "999999199001011239",
+    "4111111111111112",
+    "20261130193000123456",
+    "1764529558123456",
+    "vllm@faq.service",
+    "12345678901",
+    "prompt_tokens=4711",
+]
+
+
+@pytest.fixture(scope="session")
+def query(on: Any) -> Query:
+    """Ask the store, through its gate, for lines."""
+
+    def ask(text: str) -> list[dict[str, Any]]:
+        shown = f"--cacert {PKI}/ca.crt --cert {PKI}/host.pem"
+        done = on("store").run(f"curl --silent --max-time 30 {shown} https://198.18.65.11:9449/select/logsql/query --data-urlencode 'query={text}'")
+        return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+    return ask
+
+
+def until(what: str, probe: Callable[[], Any], seconds: float) -> Any:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := probe():
+            return found
+        time.sleep(0.5)
+    pytest.fail(f"{what}: not in {seconds:.0f} s")
+
+
+def write(on: Any, *lines: str, to: str = LINES) -> None:
+    text = "".join(f"{line}\n" for line in lines)
+    on("host").run(f"cat >> {to} <<'END'\n{text}END")
+
+
+def journal_line(mark: str) -> str:
+    said = {"severity": "warn", "request_id": mark, "caller": {"name": "web-chat"}, "status": 502, "seconds": 1.25, "text": "a line"}
+    return json.dumps(said)
+
+
+def test_a_line_of_json_arrives_in_time_with_all_its_fields(on: Any, query: Query) -> None:
+    mark = f"{time.time_ns():x}"
+    write(on, journal_line(mark))
+    [found] = until("the line", lambda: query(f"request_id:={mark}"), ARRIVES_S)
+    written = {key: found[key] for key in ("site", "host", "service", "level", "client", "status", "seconds", "unit", "shipped_by")}
+    assert written == {
+        "site": "hq", "host": "host", "service": "ledger", "level": "warning", "client": "web-chat", "status": "502", "seconds": "1.25",
+        "unit": "ledger.service", "shipped_by": "host.shipper.test",
+    }  # fmt: skip
+    assert json.loads(found["_msg"])["text"] == "a line"
+    assert abs(datetime.fromisoformat(found["_time"]).timestamp() - time.time()) < ARRIVES_S + 5
+
+
+def test_a_line_that_is_no_json_is_read_by_its_pattern(on: Any, query: Query) -> None:
+    mark = f"{time.time_ns():x}"
+    write(on, f"ERROR [{mark}] 0.25s the books do not match")
+    [found] = until("the line", lambda: query(f"request_id:={mark}"), ARRIVES_S)
+    assert (found["level"], found["seconds"], found["_msg"]) == ("error", "0.25", f"ERROR [{mark}] 0.25s the books do not match")
+
+
+def test_a_file_of_a_role_that_only_this_test_knows_arrives(on: Any, query: Query) -> None:
+    mark = f"{time.time_ns():x}"
+    now = datetime.now(UTC).isoformat()
+    write(on, f"{now} WARN book {mark} is closed", to=BOOKS)
+    [found] = until("the line", lambda: query(f"service:=books {mark}"), ARRIVES_S)
+    assert (found["level"], found["host"]) == ("warning", "host")
+    assert datetime.fromisoformat(found["_time"]) == datetime.fromisoformat(now)
+
+
+def test_what_nobody_declares_arrives_too(on: Any, query: Query) -> None:
+    mark = f"{time.time_ns():x}"
+    on("store").run(f"logger --tag nobody --priority user.crit 'nobody declares {mark}'")
+    [found] = until("the line", lambda: query(f"service:=nobody {mark}"), ARRIVES_S)
+    assert (found["host"], found["level"]) == ("store", "critical")
+    on("host").run(f"logger --tag sshd 'Failed password for root from 198.18.65.99 port 4711 ssh2 {mark}'")
+    [found] = until("the line", lambda: query(f"service:=sshd {mark}"), ARRIVES_S)
+    assert (found["client"], found["outcome"]) == ("198.18.65.99", "Failed")
+
+
+def planted(mark: str) -> tuple[list[str], list[str]]:
+    """Lines with secrets and with their twins, for the journal and for the file."""
+    key, password, basic = SECRETS[-3:]
+    odd = [
+        json.dumps({"request_id": mark, "text": f"identity {SECRETS[0]}\nmobile {SECRETS[4]}", "card": int(SECRETS[2]), "mail": SECRETS[6]}),
+        json.dumps(
+            {"request_id": mark, "headers": {"authorization": f"Bearer {key}", "x-api-key": password}, "名": f"证件{SECRETS[1]}，电话{SECRETS[4]}"}
+        ),
+        f"request {mark} with Authorization: Basic {basic} and ?api_key={key}&password={password}",
+        f'not {{"json": {mark} {SECRETS[3]} {SECRETS[5]} {SECRETS[1]}',
+    ]
+    plain = [f"{datetime.now(UTC).isoformat()} INFO {mark} {secret}" for secret in SECRETS[:7]]
+    return [*odd, f"{mark} " + " ".join(TWINS)], plain
+
+
+def test_secrets_and_personal_data_are_masked_and_their_twins_stay(on: Any, query: Query) -> None:
+    mark = f"{time.time_ns():x}"
+    odd, plain = planted(mark)
+    write(on, *odd)
+    write(on, *plain, to=BOOKS)
+    found = until("the lines", lambda: len(lines := query(f"{mark}")) >= len(odd) + len(plain) and lines, ARRIVES_S + 10)
+    text = json.dumps(found, ensure_ascii=False)
+    assert [secret for secret in SECRETS if secret in text] == []
+    assert [twin for twin in TWINS if twin not in text] == []
+    assert not query(f'"{SECRETS[0]}" or "{SECRETS[2]}" or "{SECRETS[-3]}"')
+
+
+def test_nothing_unmasked_waits_on_disk(on: Any) -> None:
+    on("store").run("systemctl stop log_store_gate.service log_store.service")
+    try:
+        odd, _ = planted("waits")
+        write(on, *(line for _ in range(10) for line in odd))
+        time.sleep(5)
+        on("host").run("systemctl restart log_shipper.service")
+        held = on("host").run("cat /var/lib/sovereign/log_shipper/to_store.0*").stdout
+        assert "request waits with" in held
+        assert [secret for secret in SECRETS if secret in held] == []
+    finally:
+        on("store").run("systemctl start log_store.service log_store_gate.service")
+
+
+def test_the_journal_is_not_written_once_more(on: Any) -> None:
+    for host in ("store", "host"):
+        assert not on(host).file("/var/log/syslog").exists
+        assert on(host).run("systemctl is-active rsyslog.service").stdout.strip() == "inactive"
+
+
+def test_what_the_shipper_says_of_a_dead_store_is_not_shipped(query: Query) -> None:
+    assert not query("_time:1h unit:in(log_shipper.service, log_store.service, log_store_gate.service)")
+
+
+@pytest.mark.parametrize(
+    ("knobs", "told"),
+    [
+        ({"log_shipper_queue_size": "4 GB"}, "is no size such as 4g"),
+        ({"log_shipper_own_masks": {"x": "("}}, "no regular expression"),
+        ({"log_shipper_targets": []}, "nowhere to ship to"),
+    ],
+)
+def test_bad_knobs_are_refused(knobs: dict[str, Any], told: str) -> None:
+    done = rerun("--limit=host", "--tags=log_shipper", **knobs)
+    assert done.returncode != 0
+    assert told in " ".join(done.stdout.split())
+
+
+def test_a_rerun_changes_nothing() -> None:
+    done = rerun()
+    assert set(changed(done).values()) == {0}, done.stdout
+
+
+def test_the_program_that_prints_metrics_knows_this_host(on: Any) -> None:
+    program = (PROJECT / "roles/log_shipper/monitoring/log_shipper_metrics.py").read_text()
+    on("host").run(f"cat > /root/metrics.py <<'END'\n{program}\nEND")
+    said = on("host").check_output("python3 -IB /root/metrics.py /var/lib/sovereign/log_shipper 4294967296")
+    assert re.search(r'^log_shipper_queue_lines\{target="store"\} \d+$', said, re.MULTILINE)
+    assert re.search(r'^log_shipper_lost_lines_total\{target="store"\} 0$', said, re.MULTILINE)
