@@ -173,7 +173,7 @@ def shown(name: str, check: newer.Check) -> Outcome:
     return Outcome(name, not check.faults, check.seconds, check.faults)
 
 
-NEED_MORE_THAN_HOSTS = {"dify": "archives", "vllm": "vllm"}
+NEED_MORE_THAN_HOSTS = {"dify": "archives", "log_store": "archives", "log_shipper": "archives", "vllm": "vllm"}
 """Scenarios that run what takes minutes to prepare on a fresh machine, and which part of the substrate that is."""
 
 
@@ -420,7 +420,7 @@ class Substrate:
     Most scenarios need the hosts' images alone, and begin when those are there.
     """
 
-    HOSTS, ARCHIVES, VLLM = ("docker", "venv", "images"), ("dify",), ("wheelhouse", "model", "vllm")
+    HOSTS, ARCHIVES, VLLM = ("docker", "venv", "images"), ("dify", "victorialogs"), ("wheelhouse", "model", "vllm")
 
     def __init__(self) -> None:
         """Begin."""

@@ -3,7 +3,6 @@
 A firm gives the role `log_store` the archive of VictoriaLogs' own release instead; the program is the same.
 """
 
-
 from .images import MIRROR, REPOSITORY, container, recipe_of
 from .steps import CACHE, StepError, digest, fresh_directory, run, say
 
