@@ -80,7 +80,9 @@ def clashes(sources: Sequence[LogSource]) -> str:
         claims = [("name", source.name), *(("unit", unit) for unit in source.units), *(("identifier", one) for one in source.identifiers)]
         for claim in [*claims, *(("file", file) for file in source.files)]:
             if (owner := owners.setdefault(claim, source)) is not source:
-                return f"{source.role}: sources.{source.name}: the {' '.join(claim)} is also that of {owner.role}: sources.{owner.name}; a line is one's"
+                return (
+                    f"{source.role}: sources.{source.name}: the {' '.join(claim)} is also that of {owner.role}: sources.{owner.name}; a line is one's"
+                )
     return ""
 
 
@@ -111,7 +113,9 @@ def _source(role: str, name: str, value: object) -> LogSource:
             raise LogDeclarationError(f"{where}.units: {unit!r} is no unit: write its name with its type, as in nginx.service")
     for file in files:
         if not re.fullmatch(r"/(?:[^/\s*\"]+/)*[^/\s\"]+", file):
-            raise LogDeclarationError(f"{where}.files: {file!r} is no path: begin with /, without blanks and quotes, and with * in the last part alone")
+            raise LogDeclarationError(
+                f"{where}.files: {file!r} is no path: begin with /, without blanks and quotes, and with * in the last part alone"
+            )
     service = str(section.get("service", name))
     if not SERVICE.fullmatch(service):
         raise LogDeclarationError(f"{where}.service: {service!r} is no name: use lower-case letters, digits, '_' and '-', a letter first")
