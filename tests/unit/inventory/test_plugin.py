@@ -329,4 +329,4 @@ def test_a_limited_run_from_another_directory_and_a_path_with_spaces_finds_every
     assert done.returncode == 0, done.stderr
     assert re.search(r"Data - Redis.*\n(?:.*\n)*? +hq-db1\n(?:.*\n)*? +sovereign\.dify\.redis : ", done.stdout), done.stdout
     # No tag passes it by.
-    assert done.stdout.count("Compare the state directory with what the hosts carry") == 5
+    assert done.stdout.count("Compare the state directory with what the hosts carry") == 6
