@@ -26,7 +26,7 @@ class Device:
     Attributes:
         name: Its name in the rings.
         present: Whether it is there: mounted, where it has to be.
-        size: Bytes that it has.
+        size: Bytes that it has for Swift: those in use, and those that are free.
         free: Bytes that Swift may still write to.
         quarantined: Objects, containers and accounts that were found damaged, by kind.
     """
@@ -57,7 +57,7 @@ def device(path: Path, mounted: bool) -> Device:
         counts = {f"{kind}s": entries(path / "quarantined" / f"{kind}s") for kind in SERVERS}
     except OSError:
         return Device(path.name, False, 0, 0, {})
-    return Device(path.name, True, state.f_frsize * state.f_blocks, state.f_frsize * state.f_bavail, counts)
+    return Device(path.name, True, state.f_frsize * (state.f_blocks - state.f_bfree + state.f_bavail), state.f_frsize * state.f_bavail, counts)
 
 
 def entries(directory: Path) -> int:
