@@ -31,9 +31,9 @@ DRAWN = """
 document.body && document.body.dataset.refreshed && [...document.querySelectorAll('.panel')].every((one) => one.dataset.drawn || one.matches('.stale'))
 """
 SEEN = """
-(() => {
+((screenWidth) => {
   const panels = (kind) => [...document.querySelectorAll(`.panel[data-drawn=${kind}]`)].map((one) => one.getAttribute('aria-label'));
-  const wide = [...document.querySelectorAll('body *')].filter((one) => one.getBoundingClientRect().right > innerWidth + 1 && !one.closest('.scroll, .hidden'));
+  const wide = [...document.querySelectorAll('body *')].filter((one) => one.getBoundingClientRect().right > screenWidth + 1 && !one.closest('.scroll, .hidden'));
   return {
     title: document.title,
     headings: [...document.querySelectorAll('h1, h2')].map((one) => one.textContent),
@@ -43,12 +43,12 @@ SEEN = """
     drawn: panels('data'), empty: panels('empty'), failed: panels('error'),
     verdict: document.querySelector('.verdict')?.textContent, level: document.querySelector('.verdict')?.dataset.level,
     trouble: document.getElementById('trouble')?.textContent, freshness: document.getElementById('freshness')?.textContent,
-    overflow: document.documentElement.scrollWidth - innerWidth, wide: wide.map((one) => `${one.tagName}.${one.getAttribute('class')}`).slice(0, 5),
+    overflow: document.documentElement.scrollWidth - screenWidth, wide: wide.map((one) => `${one.tagName}.${one.getAttribute('class')}`).slice(0, 5),
     ground: getComputedStyle(document.body).backgroundColor, elsewhere: performance.getEntriesByType('resource').map((one) => one.name),
     unnamed: [...document.querySelectorAll('select, button, a, svg[role=img]')]
       .filter((one) => !(one.textContent.trim() || one.getAttribute('aria-label') || one.labels?.length)).map((one) => one.outerHTML.slice(0, 80)),
   };
-})()
+})(%d)
 """
 
 
@@ -118,7 +118,7 @@ def visit(page: Page, url: str, wanted: dict[str, Any]) -> dict[str, Any]:
         time.sleep(0.2)
     seconds = round(time.monotonic() - started, 1)
     ran = page.value(wanted["run"]) if "run" in wanted else None
-    found = {**page.value(SEEN), "seconds": seconds, "ran": ran, "complaints": list(page.complaints)}
+    found = {**page.value(SEEN % size["width"]), "seconds": seconds, "ran": ran, "complaints": list(page.complaints)}
     if "file" in wanted:
         picture = page.call("Page.captureScreenshot", captureBeyondViewport=not wanted.get("viewport", False))
         Path(wanted["file"]).write_bytes(base64.b64decode(picture["data"]))

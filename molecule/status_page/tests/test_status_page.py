@@ -226,7 +226,7 @@ def test_the_overview_knows_hosts_services_alerts_and_figures(seen: dict[tuple[s
     for width in WIDTHS:
         found = seen["overview", width, "light"]
         assert found["title"] == "Overview – hq (mol-status-page)"
-        assert {"Site hq", "Alerts", "Figures", "Hosts", "Services", "Requests", "GPUs"} <= set(found["headings"])
+        assert {"Site hq", "Alerts", "Figures", "Hosts", "Services", "Charts"} <= set(found["headings"])
         assert found["hosts"] == dict.fromkeys(("one", "two", "client", "stranger"), "up")
         assert "2 of 2 up" in found["services"]["prometheus"]
         alerts = [(severity, name) for severity, name, _ in found["alerts"]]

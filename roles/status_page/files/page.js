@@ -500,12 +500,12 @@ function drawStates(panel, body, series, moments) {
     const now = lastOf(one.values);
     strip.setAttribute("aria-label", `${changes} changes in ${RANGES[range][0]}`);
     const word = now === null ? el("span", { class: "nothing" }, "no data") : levelled(levelOf(now, panel.thresholds, panel.states), said(now, panel));
-    return el("tr", {}, el("th", { scope: "row" }, one.name || panel.title), el("td", {}, strip), el("td", { class: "now" }, word));
+    return el("tr", {}, el("th", { scope: "row" }, one.name || panel.title), el("td", { class: "strip" }, strip), el("td", { class: "now" }, word));
   });
   const long = rows.length > 14;
-  const head = el("tr", { class: "hidden" }, ["Series", "Course", "Now"].map((text) => el("th", { scope: "col" }, text)));
+  const head = el("tr", {}, ["Series", "Course", "Now"].map((text) => el("th", { scope: "col" }, el("span", { class: "hidden" }, text))));
   body.replaceChildren(
-    el("div", { class: "scroll", tabindex: long ? 0 : undefined }, el("table", { class: "states" }, el("caption", { class: "hidden" }, panel.title), el("thead", {}, head), el("tbody", {}, rows))),
+    el("div", { class: "scroll", tabindex: long ? 0 : undefined }, el("table", { class: "states" }, el("caption", { class: "hidden" }, panel.title), el("colgroup", {}, el("col", { class: "name" }), el("col", {}), el("col", { class: "now" })), el("thead", {}, head), el("tbody", {}, rows))),
     el("div", { class: "ends", "aria-hidden": "true" }, el("span", {}, at(RANGES[range][1] > 86400 ? DAY : CLOCK, moments.start)), el("span", {}, at(CLOCK, moments.end))));
 }
 
@@ -538,8 +538,8 @@ function drawHeat(panel, body, series, moments) {
   const picture = svg("svg", { class: "chart", viewBox: `0 0 ${width} ${height}`, height, role: "img" });
   const y = (row) => 6 + (high - row) * tall;
   for (const [row, column, count] of cells) {
-    const title = svg("title", {}, `${format(count, "short", 1)} up to ${format(bound(rows[row]), panel.unit)}, ${at(MOMENT, moments.start + column * step * moments.step)}`);
-    picture.append(svg("rect", { class: "heat", x: left + column * wide, y: y(row), width: Math.max(1, wide - 0.5), height: Math.max(1, tall - 0.5), "fill-opacity": 0.12 + 0.88 * Math.sqrt(count / most) }, title));
+    const title = svg("title", {}, `${format(count, "short")} up to ${format(bound(rows[row]), panel.unit)}, ${at(MOMENT, moments.start + column * step * moments.step)}`);
+    picture.append(svg("rect", { class: "heat", x: left + column * wide, y: y(row), width: Math.max(1, wide + 0.3), height: Math.max(1, tall - 1), "fill-opacity": 0.12 + 0.88 * Math.sqrt(count / most) }, title));
   }
   const every = Math.ceil((high - low + 1) / Math.max(1, Math.floor(height / 18)));
   for (let row = low; row <= high; row += every) picture.append(svg("text", { x: left - 6, y: y(row) + 10, "text-anchor": "end" }, `≤ ${format(bound(rows[row]), panel.unit)}`));
@@ -548,7 +548,7 @@ function drawHeat(panel, body, series, moments) {
   }
   const busiest = used.reduce((best, row) => (counts[row].reduce((a, b) => a + b, 0) > counts[best].reduce((a, b) => a + b, 0) ? row : best), used[0]);
   picture.setAttribute("aria-label", `${panel.title}: most lie up to ${format(bound(rows[busiest]), panel.unit)}.`);
-  body.replaceChildren(picture, el("p", { class: "about" }, `The darker, the more; at most ${format(most, "short", 1)}.`));
+  body.replaceChildren(picture, el("p", { class: "about" }, `The stronger the colour, the more; at most ${format(most, "short")}.`));
 }
 
 // --- Figures and tables -----------------------------------------------------------------------------------------------------------------------------
@@ -623,15 +623,21 @@ function drawTable(panel, body, values) {
 const OVER_TIME = { timeseries: drawLines, state: drawStates, heatmap: drawHeat };
 const NOW = { stat: drawFigures, gauge: drawGauge, table: drawTable };
 /** Of these, nothing found means that all is well, or that nothing has happened. */
-const EMPTY = { table: "None" };
+const EMPTY = { table: "No entries" };
 
 /** A panel: its element, and how it is brought up to date. */
-function panelOf(panel, role) {
+function panelOf(panel, role, { level = "h3", figure = false } = {}) {
   const body = el("div", { class: "body" }, el("p", { class: "nothing" }, "Loading …"));
   const leads = panel.role && panel.role !== role && titleOf(panel.role) ? el("a", { class: "leads", href: `#${panel.role}` }, titleOf(panel.role)) : "";
-  const about = [panel.description, limits(panel) && panel.kind !== "state" ? `Limits: ${limits(panel)}.` : ""].filter(Boolean).join(" ");
+  const told = limits(panel) && panel.kind !== "state" ? `${limits(panel)}` : "";
+  const about = [panel.description, told && `Limits: ${told}.`].filter(Boolean).join(" ");
   const element = el("section", { class: `panel ${panel.width <= 8 && panel.kind !== "timeseries" && panel.kind !== "table" ? "small" : ""}`, "data-kind": panel.kind, "aria-label": panel.title },
-    el("h3", {}, panel.title, leads), about ? el("p", { class: "about" }, about) : "", body);
+    el(level, { class: "title" }, panel.title, figure ? "" : leads),
+    ...(figure
+      // The figure first: what it means is there for those who ask.
+      ? [body, el("p", { class: "about" }, el("span", { class: "hidden" }, panel.description ?? ""), told, leads)]
+      : [about ? el("p", { class: "about" }, about) : "", body]));
+  if (figure && panel.description) element.setAttribute("title", panel.description);
   element.style.gridColumn = `span ${panel.width}`;
   let draw = () => {};
   const load = async (time, signal) => {
@@ -661,10 +667,10 @@ function panelOf(panel, role) {
   return { element, load, redraw: () => draw() };
 }
 
-function rowsOf(rows, role) {
+function rowsOf(rows, role, level = 2) {
   const panels = [];
-  const elements = rows.map((row) => el("section", {}, el("h2", {}, row.title), el("div", { class: "grid" }, row.panels.map((panel) => {
-    const one = panelOf(panel, role);
+  const elements = rows.map((row) => el("section", {}, el(`h${level}`, { class: "row" }, row.title), el("div", { class: "grid" }, row.panels.map((panel) => {
+    const one = panelOf(panel, role, { level: `h${level + 1}` });
     panels.push(one);
     return one.element;
   }))));
@@ -732,15 +738,15 @@ function overview() {
   const tiles = el("div", { class: "figures" });
   const table = site.overview.rows.flatMap((row) => row.panels).find((panel) => panel.kind === "table");
   for (const panel of site.overview.rows.flatMap((row) => row.panels).filter((one) => one.kind !== "table")) {
-    const one = panelOf(panel, "");
+    const one = panelOf(panel, "", { figure: true });
     figures.push(one);
     tiles.append(one.element);
   }
   const declared = site.dashboards.find((one) => one.role === "prometheus");
   const kept = (declared?.rows ?? []).map((row) => ({ ...row, panels: row.panels.filter((panel) => !SAID.has(panel.title)) })).filter((row) => row.panels.length);
-  const { elements, panels } = rowsOf(kept, "prometheus");
+  const { elements, panels } = rowsOf(kept, "prometheus", 3);
   main.append(el("h1", { tabindex: -1 }, `Site ${site.site}`), verdict, el("h2", {}, "Alerts"), alerts, el("h2", {}, "Figures"), tiles,
-    el("h2", {}, "Hosts"), hosts, el("h2", {}, "Services"), services, ...elements);
+    el("h2", {}, "Hosts"), hosts, el("h2", {}, "Services"), services, el("h2", {}, "Charts"), ...elements);
 
   const shown = async (time, signal) => {
     const [told, up, load, rules] = await Promise.all([
