@@ -1,8 +1,8 @@
 """Open pages in Chromium as their readers do, and print what is seen: run on the host with the browser.
 
-Reads from standard input ``{"url", "user", "password", "visits": [{"hash", "width", "height", "scheme", "file", "run"}]}``: visits are made one after the
-other, each as a page that is loaded anew, with the size and the colour scheme of its screen. ``file`` is where its screenshot goes; ``run`` is JavaScript
-that is run once all is drawn. Prints a list with what each visit has shown.
+Reads from standard input ``{"url", "user", "password", "visits": [{"hash", "width", "height", "scheme", "file", "run"}]}``: visits are made one after
+the other, each as a page that is loaded anew, with the size and the colour scheme of its screen. ``file`` is where its screenshot goes; ``run`` is
+JavaScript that is run once all is drawn. Prints a list with what each visit has shown.
 """
 
 from __future__ import annotations
@@ -28,24 +28,26 @@ FLAGS = (
     *("--ignore-certificate-errors", f"--remote-debugging-port={PORT}"),
 )
 DRAWN = """
-document.body && document.body.dataset.refreshed && [...document.querySelectorAll('.panel')].every((one) => one.dataset.drawn || one.matches('.stale'))
+document.body && document.body.dataset.refreshed
+  && [...document.querySelectorAll('.panel')].every((one) => one.dataset.drawn || one.matches('.stale'))
 """
 SEEN = """
 ((screenWidth) => {
-  const panels = (kind) => [...document.querySelectorAll(`.panel[data-drawn=${kind}]`)].map((one) => one.getAttribute('aria-label'));
-  const wide = [...document.querySelectorAll('body *')].filter((one) => one.getBoundingClientRect().right > screenWidth + 1 && !one.closest('.scroll, .hidden'));
+  const all = (selector) => [...document.querySelectorAll(selector)];
+  const panels = (kind) => all(`.panel[data-drawn=${kind}]`).map((one) => one.getAttribute('aria-label'));
+  const wide = all('body *').filter((one) => one.getBoundingClientRect().right > screenWidth + 1 && !one.closest('.scroll, .hidden'));
   return {
     title: document.title,
-    headings: [...document.querySelectorAll('h1, h2')].map((one) => one.textContent),
-    hosts: Object.fromEntries([...document.querySelectorAll('[data-host]')].map((one) => [one.dataset.host, one.querySelector('.badge').textContent])),
-    services: Object.fromEntries([...document.querySelectorAll('[data-service]')].map((one) => [one.dataset.service, one.textContent])),
-    alerts: [...document.querySelectorAll('#main > div > div > .alerts > [data-alert]')].map((one) => [one.dataset.severity, one.dataset.alert, one.textContent]),
+    headings: all('h1, h2').map((one) => one.textContent),
+    hosts: Object.fromEntries(all('[data-host]').map((one) => [one.dataset.host, one.querySelector('.badge').textContent])),
+    services: Object.fromEntries(all('[data-service]').map((one) => [one.dataset.service, one.textContent])),
+    alerts: all('#main > div > div > .alerts > [data-alert]').map((one) => [one.dataset.severity, one.dataset.alert, one.textContent]),
     drawn: panels('data'), empty: panels('empty'), failed: panels('error'),
     verdict: document.querySelector('.verdict')?.textContent, level: document.querySelector('.verdict')?.dataset.level,
     trouble: document.getElementById('trouble')?.textContent, freshness: document.getElementById('freshness')?.textContent,
     overflow: document.documentElement.scrollWidth - screenWidth, wide: wide.map((one) => `${one.tagName}.${one.getAttribute('class')}`).slice(0, 5),
     ground: getComputedStyle(document.body).backgroundColor, elsewhere: performance.getEntriesByType('resource').map((one) => one.name),
-    unnamed: [...document.querySelectorAll('select, button, a, svg[role=img]')]
+    unnamed: all('select, button, a, svg[role=img]')
       .filter((one) => !(one.textContent.trim() || one.getAttribute('aria-label') || one.labels?.length)).map((one) => one.outerHTML.slice(0, 80)),
   };
 })(%d)
