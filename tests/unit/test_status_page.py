@@ -275,6 +275,37 @@ def test_the_page_makes_no_markup_and_asks_nobody_else() -> None:
     assert set(re.findall(r'(?:src|href)="([^"#]+)"', page)) <= {one["path"][1:] for one in read("__status_page_served")}
 
 
+def luminance(colour: str) -> float:
+    """That of WCAG 2, from 0 (black) to 1 (white)."""
+    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(one: str, other: str) -> float:
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_colours_have_contrast(scheme: str) -> None:
+    """WCAG 2.2 AA: 4.5 for text, 3 for lines of charts."""
+    light, dark = (
+        dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", block))
+        for block in re.findall(r":root \{(.*?)\}", (FILES / "page.css").read_text(), re.DOTALL)
+    )
+    colours = light if scheme == "light" else light | dark
+    assert light.keys() == dark.keys()
+    grounds = [colours[name] for name in ("surface", "ground", "neutral-ground")]
+    for name in ("text", "soft", "accent"):
+        assert min(contrast(colours[name], ground) for ground in grounds) >= 4.5, name
+    for level in ("good", "warning", "critical", "neutral"):
+        assert min(contrast(colours[level], colours[ground]) for ground in ("surface", f"{level}-ground")) >= 4.5, level
+    assert contrast(colours["axis"], colours["surface"]) >= 4.5
+    for number in range(8):
+        assert contrast(colours[f"s{number}"], colours["surface"]) >= 3, number
+
+
 # --- Runbooks ---------------------------------------------------------------------------------------------------------------------------------------
 
 

@@ -482,7 +482,7 @@ function drawStates(panel, body, series, moments) {
   const length = series[0].values.length;
   const heights = { neutral: 8, good: 8, warning: 13, critical: 18 };
   const rows = series.slice(0, MOST_LINES).map((one) => {
-    const strip = svg("svg", { viewBox: `0 0 ${length} 18`, preserveAspectRatio: "none", role: "img" }, svg("rect", { x: 0, y: 9, width: length, height: 9, class: "track" }));
+    const strip = svg("svg", { viewBox: `0 0 ${length} 18`, preserveAspectRatio: "none", role: "img" }, svg("rect", { x: 0, y: 5, width: length, height: 8, class: "track" }));
     let begin = 0;
     let changes = 0;
     for (let index = 1; index <= length; index += 1) {
@@ -492,7 +492,7 @@ function drawStates(panel, body, series, moments) {
         const level = levelOf(value, panel.thresholds, panel.states);
         const from = moments.start + begin * moments.step;
         const title = svg("title", {}, `${said(value, panel)}, ${at(MOMENT, from)} to ${at(CLOCK, moments.start + (index - 1) * moments.step)}`);
-        strip.append(svg("rect", { x: begin, y: 18 - heights[level], width: index - begin, height: heights[level], class: level }, title));
+        strip.append(svg("rect", { x: begin, y: 9 - heights[level] / 2, width: index - begin, height: heights[level], class: level }, title));
       }
       if (index < length) changes += 1;
       begin = index;
@@ -730,7 +730,7 @@ function count(number, one, many = `${one}s`) {
 
 function overview() {
   const main = el("div", {});
-  const verdict = el("div", { class: "verdict neutral", role: "status" });
+  const verdict = el("div", { class: "verdict neutral", role: "status" }, icon("neutral"), el("div", {}, "Loading …"));
   const alerts = el("div", {}, el("p", { class: "nothing" }, "Loading …"));
   const hosts = el("div", { class: "card scroll", tabindex: 0, role: "region", "aria-label": "Hosts" });
   const services = el("ul", { class: "services" });
@@ -745,11 +745,23 @@ function overview() {
   const declared = site.dashboards.find((one) => one.role === "prometheus");
   const kept = (declared?.rows ?? []).map((row) => ({ ...row, panels: row.panels.filter((panel) => !SAID.has(panel.title)) })).filter((row) => row.panels.length);
   const { elements, panels } = rowsOf(kept, "prometheus", 3);
-  main.append(el("h1", { tabindex: -1 }, `Site ${site.site}`), verdict, el("h2", {}, "Alerts"), alerts, el("h2", {}, "Figures"), tiles,
-    el("h2", {}, "Hosts"), hosts, el("h2", {}, "Services"), services, el("h2", {}, "Charts"), ...elements);
+  const seen = el("div", {}, el("h2", {}, "Alerts"), alerts, el("h2", {}, "Figures"), tiles, el("h2", {}, "Hosts"), hosts, el("h2", {}, "Services"), services);
+  main.append(el("h1", { tabindex: -1 }, `Site ${site.site}`), verdict, seen, el("h2", {}, "Charts"), ...elements);
 
+  const load = async (time, signal) => {
+    try {
+      await shown(time, signal);
+      if (!signal.aborted) seen.classList.remove("stale");
+    } catch (error) {
+      if (error.name === "AbortError") throw error;
+      // What was well a minute ago may not be now.
+      seen.classList.add("stale");
+      drawVerdict("warning", "The state is not known now.", "What stands below is old, or missing.");
+      throw error;
+    }
+  };
   const shown = async (time, signal) => {
-    const [told, up, load, rules] = await Promise.all([
+    const [told, up, use, rules] = await Promise.all([
       ask("alerts", undefined, signal),
       instant("up", time, signal),
       table ? valuesOf(table, time, signal) : [],
@@ -762,21 +774,27 @@ function overview() {
     const firing = told.alerts.filter((alert) => alert.state === "firing").sort(gravest);
     const pending = told.alerts.filter((alert) => alert.state === "pending").sort(gravest);
     drawAlerts(firing, pending, time);
-    const down = drawHosts(up, load);
+    const down = drawHosts(up, use);
     drawServices(up);
-    drawVerdict(firing, down, up.length > 0 && rules.length > 0);
+    judge(firing, down, up.length > 0 && rules.length > 0);
   };
 
-  const drawVerdict = (firing, down, watched) => {
+  const judge = (firing, down, watched) => {
     const numbers = SEVERITIES.map((severity) => [severity, firing.filter((alert) => (alert.labels.severity ?? "info") === severity).length]).filter(([, number]) => number);
     const names = Object.keys(site.hosts).length;
     const hostsSaid = down.length ? `${count(down.length, "host")} of ${names} not up: ${down.join(", ")}.` : `All ${names} hosts are up.`;
     const level = !watched ? "warning" : down.length || numbers.some(([severity]) => severity === "critical") ? "critical" : numbers.some(([severity]) => severity === "warning") ? "warning" : "good";
     const headline = !watched ? "Prometheus has no rules or no metrics yet: nothing is known." : numbers.length
       ? `${numbers.map(([severity, number]) => `${number} ${severity}`).join(", ")}: ${count(firing.length, "alert fires", "alerts fire")}.` : "No alert fires.";
+    drawVerdict(level, headline, hostsSaid);
+  };
+
+  const drawVerdict = (level, headline, more) => {
+    // Said aloud when it changes, not at each refresh.
+    if (verdict.dataset.level === level && verdict.textContent === `${headline}${more}`) return;
     verdict.className = `verdict ${level}`;
     verdict.dataset.level = level;
-    verdict.replaceChildren(icon(level), el("div", {}, el("strong", {}, headline), el("span", {}, hostsSaid)));
+    verdict.replaceChildren(icon(level), el("div", {}, el("strong", {}, headline), el("span", {}, more)));
   };
 
   const drawAlerts = (firing, pending, time) => {
@@ -789,7 +807,7 @@ function overview() {
     for (const one of alerts.querySelectorAll("details")) one.open = open.has(one.closest("[data-alert]")?.dataset.alert ?? "pending");
   };
 
-  const drawHosts = (up, load) => {
+  const drawHosts = (up, use) => {
     const gates = new Map(up.filter((one) => one.labels.job === "gate").map((one) => [one.labels.instance, one.value]));
     const targets = Map.groupBy ? Map.groupBy(up.filter((one) => one.labels.job !== "gate"), (one) => one.labels.instance) : grouped(up.filter((one) => one.labels.job !== "gate"));
     const down = [];
@@ -801,7 +819,7 @@ function overview() {
       const state = gate === 1 ? badge("good", "up") : gate === 0 ? badge("critical", "down") : badge("warning", "unknown");
       const part = gate === 1 && own.length ? levelled(well === own.length ? "neutral" : "warning", `${well} of ${own.length} up`) : "–";
       const cells = (table?.queries ?? []).map((query, index) => {
-        const value = load.find((one) => one.query === query && one.labels.instance === host)?.value;
+        const value = use.find((one) => one.query === query && one.labels.instance === host)?.value;
         return el("td", { class: `number ${index > 2 ? "wide" : ""}` }, levelled(levelOf(value, query.thresholds, query.states, "neutral"), value === undefined ? "–" : said(value, table, query)));
       });
       return el("tr", { "data-host": host }, el("th", { scope: "row" }, host), el("td", {}, state), el("td", {}, part), cells, el("td", { class: "groups" }, groups.filter((one) => one !== "exporters").join(", ")));
@@ -825,7 +843,7 @@ function overview() {
     if (!roles.size) services.replaceChildren(el("li", {}, "No data"));
   };
 
-  return { element: main, panels: [{ load: shown, redraw: () => {} }, ...figures, ...panels], title: "Overview" };
+  return { element: main, panels: [{ load, redraw: () => {} }, ...figures, ...panels], title: "Overview" };
 }
 
 function grouped(list) {
