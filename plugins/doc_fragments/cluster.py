@@ -711,6 +711,11 @@ options:
         - Grafana.
         type: int
         default: 3000
+      status_page:
+        description:
+        - The status page.
+        type: int
+        default: 9448
       local:
         description:
         - Ports on 127.0.0.1 of each host in the group C(service_proxy), at which its programs find the data services.
