@@ -41,7 +41,7 @@ SEEN = """
     headings: all('h1, h2').map((one) => one.textContent),
     hosts: Object.fromEntries(all('[data-host]').map((one) => [one.dataset.host, one.querySelector('.badge').textContent])),
     services: Object.fromEntries(all('[data-service]').map((one) => [one.dataset.service, one.textContent])),
-    alerts: all('#main > div > div > .alerts > [data-alert]').map((one) => [one.dataset.severity, one.dataset.alert, one.textContent]),
+    alerts: all('[data-alert]').filter((one) => !one.closest('.more')).map((one) => [one.dataset.severity, one.dataset.alert, one.textContent]),
     kinds: all('.panel[data-drawn=data]').map((one) => one.dataset.kind),
     drawn: panels('data'), empty: panels('empty'), failed: panels('error'),
     verdict: document.querySelector('.verdict')?.textContent, level: document.querySelector('.verdict')?.dataset.level,
