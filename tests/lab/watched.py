@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from functools import cache
 from typing import Any
 from urllib.parse import quote
@@ -12,7 +13,7 @@ import yaml
 
 from lab.__main__ import RECEIVER
 from lab.testing import PROJECT, host_variables
-from tests.lab.conftest import PORTS, execute
+from tests.lab.conftest import PORTS, execute, python
 
 PKI = "/etc/sovereign/pki"
 MEMBERS = [name for name, variables in host_variables().items() if "prometheus" in variables["node"]["groups"]]
@@ -33,6 +34,42 @@ def api(path: str, member: str = MEMBERS[0]) -> Any:
     answer = json.loads(execute(member, "curl", "--silent", "--max-time", "20", *shown, url).stdout)
     assert answer["status"] == "success", answer
     return answer["data"]
+
+
+# Runs inside a member: so many questions take a process each otherwise.
+SERIES = """
+import json, ssl, urllib.parse, urllib.request
+from concurrent.futures import ThreadPoolExecutor
+context = ssl.create_default_context(cafile=f"{PKI}/ca.crt")
+context.load_cert_chain(f"{PKI}/host.pem")
+
+def count(expression):
+    asked = urllib.parse.urlencode({"query": expression, "start": END - SECONDS, "end": END, "step": 30})
+    with urllib.request.urlopen(f"{URL}/api/v1/query_range?{asked}", context=context, timeout=30) as answer:
+        return len(json.load(answer)["data"]["result"])
+
+print(json.dumps(list(ThreadPoolExecutor(2).map(count, EXPRESSIONS))))
+"""
+
+
+def series(expressions: list[str], seconds: int, member: str = MEMBERS[0]) -> dict[str, int]:
+    """Count the series that each expression has had in the last seconds.
+
+    Args:
+        expressions: Questions.
+        seconds: How far to look back.
+        member: The host to ask.
+    """
+    node = host_variables()[member]["node"]
+    given = {
+        "PKI": PKI,
+        "URL": f"https://{node['address']}:{PORTS['prometheus']}",
+        "END": time.time(),
+        "SECONDS": seconds,
+        "EXPRESSIONS": expressions,
+    }
+    counted = python(member, "".join(f"{name} = {value!r}\n" for name, value in given.items()) + SERIES, timeout=300)
+    return dict(zip(expressions, counted, strict=True))
 
 
 def query(expression: str, member: str = MEMBERS[0]) -> list[dict[str, Any]]:
