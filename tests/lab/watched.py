@@ -44,7 +44,7 @@ context = ssl.create_default_context(cafile=f"{PKI}/ca.crt")
 context.load_cert_chain(f"{PKI}/host.pem")
 
 def count(expression):
-    asked = urllib.parse.urlencode({"query": expression, "start": END - SECONDS, "end": END, "step": 30})
+    asked = urllib.parse.urlencode({"query": expression, "start": END - SECONDS, "end": END, "step": 60})
     with urllib.request.urlopen(f"{URL}/api/v1/query_range?{asked}", context=context, timeout=30) as answer:
         return len(json.load(answer)["data"]["result"])
 
