@@ -15,8 +15,8 @@ from tests.lab.watched import MEMBERS, WATCHED, api, firing, query, told
 UNITS = r"/(prometheus[\w-]*|exporters|alert_relay|mtail|status_page)\.service"
 PROGRAMS_S = 60
 """Seconds between two runs of the programs that print metrics."""
-MOST_MEMORY, MOST_CORES = 1.5e9, 0.08
-"""Bytes and processor cores that all of it may take on all hosts together."""
+MOST_MEMORY, MOST_CORES = 1.5e9, 0.25
+"""Bytes and processor cores that all of it may take on all hosts together. A core that others share does less in its time."""
 BROKEN_BY_NATURE = {
     "HostOverloaded": "hosts share one machine, which makes and tests all of them",
     "HostMemoryShort": "likewise: whoever waits for memory waits for that of all",

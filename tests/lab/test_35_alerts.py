@@ -50,7 +50,7 @@ DRILLS = [
     unit("hq-gw2", "prometheus-alertmanager", "TargetDown"),
     unit("hq-app1", "pgpool2", "PgpoolDown"),
     unit("hq-app2", "dify_web", "DifyServiceDown"),
-    unit("hq-db3", "object_storage", "ObjectStorageMemberDown"),
+    unit("hq-db3", "swift-proxy", "ObjectStorageMemberDown"),
     unit("hq-gpu1", "vllm-watchdog", "VllmWatchdogDown"),
     Drill("hq-app2", f"{FAILED} || true", "systemctl reset-failed drill-failed", ("HostUnitFailed",)),
     Drill("hq-app2", FLAPS, "systemctl stop drill-flaps", ("HostUnitFlaps",), remembered=True),
