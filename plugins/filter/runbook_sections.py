@@ -41,7 +41,7 @@ def runbook_sections(text: str, path: str) -> dict[str, dict[str, str]]:
     """
     found = {}
     for section in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
-        heading, _, body = section.partition("\n")
+        heading, dummy, body = section.partition("\n")
         anchor = re.sub(r"[^\w-]", "", heading.strip().lower().replace(" ", "-"))
         found[f"{path}#{anchor}"] = {"heading": heading.strip(), "text": body.strip()}
     return found

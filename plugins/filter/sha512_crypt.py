@@ -82,7 +82,7 @@ def _repeated(block: bytes, length: int) -> bytes:
 def _encoded(digest: bytes) -> str:
     """Write it in the order and the alphabet of crypt(3): three bytes as four characters, the lowest bits first."""
     text, places = "", (0, 21, 42)
-    for _ in range(21):
+    for dummy in range(21):
         value = digest[places[0]] << 16 | digest[places[1]] << 8 | digest[places[2]]
         text += "".join(ALPHABET[value >> shift & 63] for shift in (0, 6, 12, 18))
         places = (places[1] + 1, places[2] + 1, places[0] + 1)

@@ -679,7 +679,7 @@ def _steps(thresholds: Thresholds | None, base: str = "good") -> dict[str, Any]:
         steps = [("neutral", None)]
     elif thresholds.below:
         levels = [(level, value) for level, value in (("critical", thresholds.critical), ("warning", thresholds.warning)) if value is not None]
-        steps = list(zip([*(level for level, _ in levels), base], [None, *(value for _, value in levels)], strict=True))
+        steps = list(zip([*(level for level, dummy in levels), base], [None, *(value for dummy, value in levels)], strict=True))
     else:
         steps = [(base, None)]
         steps += [(level, value) for level, value in (("warning", thresholds.warning), ("critical", thresholds.critical)) if value is not None]

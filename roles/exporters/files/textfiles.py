@@ -62,7 +62,7 @@ def run(program: Path, arguments: list[str]) -> bytes | None:
     said, deadline = b"", time.monotonic() + LIMIT_S
     whole = False
     while len(said) <= LARGEST:
-        ready, _, _ = select.select([reads], [], [], max(0.0, deadline - time.monotonic()))
+        ready = select.select([reads], [], [], max(0.0, deadline - time.monotonic()))[0]
         if not ready:
             break
         if not (part := os.read(reads, 65536)):
@@ -76,7 +76,7 @@ def run(program: Path, arguments: list[str]) -> bytes | None:
             os.killpg(child, signal.SIGKILL)
         except ProcessLookupError:
             os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
+    status = os.waitpid(child, 0)[1]
     if not whole:
         print(f"{program.name}: not at its end after {LIMIT_S:.0f} s, or more than {LARGEST} bytes", file=sys.stderr)
     return said if whole and status == 0 else None

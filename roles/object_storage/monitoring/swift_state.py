@@ -64,7 +64,7 @@ def entries(directory: Path) -> int:
     """Count what lies in a directory; there is none before there is something in it."""
     try:
         with os.scandir(directory) as found:
-            return sum(1 for _ in found)
+            return sum(1 for dummy in found)
     except FileNotFoundError:
         return 0
 
@@ -91,7 +91,7 @@ def report(looked: Iterable[Device], noted: Mapping[str, Mapping[str, Any]]) -> 
     metric(
         "replication_last_timestamp_seconds",
         "When the replicator has last ended a pass, in seconds since 1970.",
-        [(labels, note["replication_last"]) for labels, _, note in replicated],
+        [(labels, note["replication_last"]) for labels, dummy, note in replicated],
     )
     metric(
         "replication_duration_seconds",
@@ -101,7 +101,7 @@ def report(looked: Iterable[Device], noted: Mapping[str, Mapping[str, Any]]) -> 
     metric(
         "replication_failures",
         "Copies that its last pass could not make or compare.",
-        [(labels, note.get("replication_stats", {}).get("failure", 0)) for labels, _, note in replicated],
+        [(labels, note.get("replication_stats", {}).get("failure", 0)) for labels, dummy, note in replicated],
     )
     updater = noted.get("object", {}).get("object_updater_stats")
     if updater is not None:
