@@ -23,6 +23,11 @@ BROKEN_BY_NATURE = {
     "ModelGatewayRestrictedModelAsked": "the smoke test asks for a model that its client may not have",
 }
 """Alerts that fire in the lab, and what of it is not as on a machine."""
+LOOK_BACK = {
+    *("DifyLeaseMoves", "DifyUnitFlaps", "EtcdLeaderChanges", "HostUnitFlaps", "KeepalivedMoved", "ModelGatewayRestrictedModelProbed"),
+    *("ModelGatewayStranger", "NginxErrorBudgetBurns", "NginxErrorBudgetBurnsFast", "PostgresqlLeaderChanged", "VllmInstanceRestarts"),
+}
+"""Alerts that tell of what was. Where these tests are repeated after hosts were struck, they say so rightly."""
 
 
 @pytest.mark.parametrize("member", MEMBERS)
@@ -42,8 +47,11 @@ def test_everything_that_hosts_offer_is_scraped(member: str) -> None:
 
 
 def test_nothing_is_told_of_a_site_that_is_well() -> None:
+    struck = any(alert["labels"]["alertname"] == "HostDown" for entry in told() for alert in entry["body"]["alerts"])
+    allowed = {*BROKEN_BY_NATURE, *(LOOK_BACK if struck else ())}
+
     def wrong() -> set[tuple[str, str]]:
-        return {alert for member in MEMBERS for alert in firing(member) if alert[0] not in BROKEN_BY_NATURE}
+        return {alert for member in MEMBERS for alert in firing(member) if alert[0] not in allowed}
 
     try:
         # What was so while the site was set up is over in time.

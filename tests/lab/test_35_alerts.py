@@ -54,7 +54,7 @@ DRILLS = [
     unit("hq-gpu1", "vllm-watchdog", "VllmWatchdogDown"),
     Drill("hq-app2", f"{FAILED} || true", "systemctl reset-failed drill-failed", ("HostUnitFailed",)),
     Drill("hq-app2", FLAPS, "systemctl stop drill-flaps", ("HostUnitFlaps",), remembered=True),
-    Drill("hq-app2", "chmod 0644 /etc/sovereign/pki/host.key", "chmod 0640 /etc/sovereign/pki/host.key", ("HostSecretExposed",)),
+    Drill("hq-app2", "chmod o+r /etc/sovereign/pki/host.key", "chmod o-r /etc/sovereign/pki/host.key", ("HostSecretExposed",)),
     Drill("hq-app2", "nft delete table inet sovereign", "systemctl restart sovereign-firewall", ("FirewallGone",)),
     Drill(
         "hq-gw1",
