@@ -177,7 +177,7 @@ NEED_MORE_THAN_HOSTS = {"dify": "archives", "log_store": "archives", "log_shippe
 """Scenarios that run what takes minutes to prepare on a fresh machine, and which part of the substrate that is."""
 
 
-LAST = 5
+LAST = 6
 """How many of the shortest scenarios take, two at a time, as long as the lab takes to come up."""
 
 MIDST = 6
@@ -192,7 +192,7 @@ def scenarios() -> list[str]:
     names = sorted(path.parent.name for path in PROJECT.glob("molecule/*/molecule.yml"))
     slowest_first = [
         *(*HEAVY, "model_gateway", "patroni", "nginx", "etcd", "pgpool", "rabbitmq", "redis"),
-        *("prometheus", "nvidia_driver", "alertmanager", "service_proxy", "pgbouncer", "wireguard", "firewall", "keepalived", "pki"),
+        *("prometheus", "status_page", "nvidia_driver", "alertmanager", "service_proxy", "pgbouncer", "wireguard", "firewall", "keepalived", "pki"),
     ]
     rank = {name: position for position, name in enumerate(slowest_first)}
     return sorted((name for name in names if name != "lab"), key=lambda name: rank.get(name, len(rank)))

@@ -1,9 +1,9 @@
 """Step images: what a host of the lab is before any role has touched it, as container images.
 
-Six tags: `sovereign-dify-lab:trixie` and `:bookworm` are bare hosts; with `-packages` they also carry the roles'
+Seven tags: `sovereign-dify-lab:trixie` and `:bookworm` are bare hosts; with `-packages` they also carry the roles'
 packages, `:trixie-data` those of the data services, too, and `:trixie-gpu` a kernel and what builds modules for it: installed but
-with every service disabled, so that a converge spends no time on unpacking.
-A seventh, `:bookworm-vllm`, is step vllm's.
+with every service disabled, so that a converge spends no time on unpacking. On top of `:trixie-packages`, `:trixie-browser` carries a browser.
+An eighth, `:bookworm-vllm`, is step vllm's.
 """
 
 import contextlib
@@ -69,10 +69,19 @@ DATA_PACKAGES: dict[str, list[str]] = {
 GPU_PACKAGES: dict[str, list[str]] = {
     "nvidia_driver": ["dkms", "gcc", f"linux-headers-cloud-{'arm64' if platform.machine() == 'aarch64' else 'amd64'}"],
 }
-# What each suite's images carry, each made from the one before it.
+# Baked into the -browser image: what opens a page as its readers do, and a program's way to tell it what to do (the DevTools protocol).
+BROWSER_PACKAGES: dict[str, list[str]] = {
+    "status_page": ["chromium", "fonts-dejavu-core", "python3-websocket"],
+}
+# What each suite's images carry, each made from the one that it names; "" is the bare host.
 LAYERS = {
-    "trixie": {"packages": ROLE_PACKAGES, "data": DATA_PACKAGES, "gpu": GPU_PACKAGES},
-    "bookworm": {"packages": ROLE_PACKAGES},
+    "trixie": {
+        "packages": ("", ROLE_PACKAGES),
+        "data": ("packages", DATA_PACKAGES),
+        "gpu": ("data", GPU_PACKAGES),
+        "browser": ("packages", BROWSER_PACKAGES),
+    },
+    "bookworm": {"packages": ("", ROLE_PACKAGES)},
 }
 
 PEM = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
@@ -118,17 +127,16 @@ def _prepare_suite(suite: str) -> list[str]:
             _make(name, "bare", settings, suite, recipe)
         built.append(suite)
 
-    below = suite
-    for layer, roles in LAYERS[suite].items():
+    recipes = {"": recipe}
+    for layer, (below, roles) in LAYERS[suite].items():
         tag = f"{suite}-{layer}"
         packages = sorted({package for packages in roles.values() for package in packages})
-        recipe = digest(recipe, *packages)
-        if recipe_of(tag) != recipe:
+        recipes[layer] = digest(recipes[below], *packages)
+        if recipe_of(tag) != recipes[layer]:
             say(f"{suite}: adding the packages of {', '.join(roles)}")
-            with container(tag, f"{REPOSITORY}:{below}") as name:
-                _make(name, "packages", {"packages": packages, "proxies": proxies}, tag, recipe)
+            with container(tag, f"{REPOSITORY}:{suite}-{below}".removesuffix("-")) as name:
+                _make(name, "packages", {"packages": packages, "proxies": proxies}, tag, recipes[layer])
             built.append(tag)
-        below = tag
     return built
 
 

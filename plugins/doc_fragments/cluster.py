@@ -711,6 +711,11 @@ options:
         - Grafana.
         type: int
         default: 3000
+      status_page:
+        description:
+        - The status page.
+        type: int
+        default: 9448
       log_store:
         description:
         - The log store.

@@ -34,7 +34,7 @@ _raw:
   elements: dict
   contains:
     jobs: {description: "Each with C(name), C(role), C(endpoints), C(exporter) and C(directory), its files' place.", type: list, elements: dict}
-    textfiles: {description: "Programs that print metrics, each with C(name), C(role), C(path) and C(arguments).", type: list, elements: dict}
+    textfiles: {description: "Programs that print metrics, each with C(name), C(role), C(path), C(arguments), C(every).", type: list, elements: dict}
 """
 
 import dataclasses
@@ -70,6 +70,7 @@ class LookupModule(DeclarationLookup):
                 raise AnsibleLookupError(f"{path}: {error}") from error
             jobs += [dataclasses.asdict(job) | {"directory": str(path.parent)} for job in own_jobs]
             textfiles += [
-                {"name": one.name, "role": role, "path": str(path.parent / one.program), "arguments": list(one.arguments)} for one in own_textfiles
+                {"name": one.name, "role": role, "path": str(path.parent / one.program), "arguments": list(one.arguments), "every": one.every}
+                for one in own_textfiles
             ]
         return [{"jobs": jobs, "textfiles": textfiles}]

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a role shows of itself: ``monitoring/dashboard.yml`` beside its tasks, checked, put in one form, and drawn for Grafana.
+"""What a role shows of itself: ``monitoring/dashboard.yml`` beside its tasks, checked, put in one form, and drawn for Grafana and the status page.
 
 A declaration says what is shown: questions to Prometheus, units, what is good and what is bad. Nothing in it is Grafana's, so that other pages can be
-drawn from it. Data source, places, numbers and colours are added here, by :func:`grafana`.
+drawn from it. Data source, places, numbers and colours are added here, by :func:`grafana`; what the status page draws is given by :func:`page`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from ansible_collections.sovereign.dify.plugins.module_utils.monitoring import DeclarationError
@@ -279,6 +279,26 @@ def grafana(dashboard: Dashboard, roles: Collection[str]) -> dict[str, Any]:
     }
 
 
+def page(dashboard: Dashboard, roles: Collection[str]) -> dict[str, Any]:
+    """Give a dashboard as the status page draws it: what is declared, in one form and without what is empty.
+
+    Args:
+        dashboard: The dashboard.
+        roles: Roles of the site that have a dashboard.
+
+    Returns:
+        ``role``, ``title``, ``description``, ``variables`` and ``rows``, whose ``panels`` have the attributes of :class:`Panel`. ``states`` and
+        ``columns`` are lists, since JSON keeps no order of keys that are numbers.
+    """
+    return {
+        "role": dashboard.role,
+        "title": dashboard.title,
+        "description": dashboard.description,
+        "variables": [asdict(variable) for variable in dashboard.variables],
+        "rows": [{"title": row.title, "panels": [_of_page(panel) for panel in row.panels]} for row in shown(dashboard, roles)],
+    }
+
+
 # --- Reading ---------------------------------------------------------------------------------------------------------------------------------------
 
 
@@ -509,6 +529,28 @@ def _whole(section: Mapping[str, Any], key: str, where: str, largest: int) -> in
     return None if value is None else int(value)
 
 
+# --- Drawing for the status page -------------------------------------------------------------------------------------------------------------------
+
+
+def _of_page(panel: Panel) -> dict[str, Any]:
+    columns = [{"label": label, "heading": heading} for label, heading in panel.columns.items()]
+    found = {**asdict(panel), "columns": columns, "states": _listed(panel.states), "queries": [_asked(query) for query in panel.queries]}
+    return _filled(found)
+
+
+def _asked(query: Query) -> dict[str, Any]:
+    return _filled({**asdict(query), "states": _listed(query.states)})
+
+
+def _listed(states: Mapping[float, State]) -> list[dict[str, Any]]:
+    return [{"value": value, "text": state.text, "level": state.level} for value, state in states.items()]
+
+
+def _filled(section: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what says nothing; 0 says something."""
+    return {key: value for key, value in section.items() if value is not None and value is not False and value not in ("", [])}
+
+
 # --- Drawing for Grafana ---------------------------------------------------------------------------------------------------------------------------
 
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
@@ -637,7 +679,7 @@ def _steps(thresholds: Thresholds | None, base: str = "good") -> dict[str, Any]:
         steps = [("neutral", None)]
     elif thresholds.below:
         levels = [(level, value) for level, value in (("critical", thresholds.critical), ("warning", thresholds.warning)) if value is not None]
-        steps = list(zip([*(level for level, _ in levels), base], [None, *(value for _, value in levels)], strict=True))
+        steps = list(zip([*(level for level, dummy in levels), base], [None, *(value for dummy, value in levels)], strict=True))
     else:
         steps = [(base, None)]
         steps += [(level, value) for level, value in (("warning", thresholds.warning), ("critical", thresholds.critical)) if value is not None]

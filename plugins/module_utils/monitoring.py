@@ -92,12 +92,14 @@ class Textfile:
         role: Role that declares it.
         program: Name of the program in the role's directory ``monitoring``.
         arguments: Its arguments.
+        every: Seconds for which what it printed last is good; 0 if it is run each time.
     """
 
     name: str
     role: str
     program: str
     arguments: tuple[str, ...]
+    every: int
 
 
 def declared(role: str, document: object) -> tuple[list[Job], list[Textfile]]:
@@ -169,8 +171,11 @@ def _exporter(where: str, value: object) -> Exporter:
 
 def _textfile(role: str, name: str, value: object) -> Textfile:
     where = f"{role}: textfiles.{name}"
-    section = _section(value, where, {"program", "arguments"}, {"program"})
-    return Textfile(name, role, str(section["program"]), tuple(str(argument) for argument in section.get("arguments", ())))
+    section = _section(value, where, {"program", "arguments", "every"}, {"program"})
+    every = section.get("every", 0)
+    if not isinstance(every, int) or isinstance(every, bool) or every < 0:
+        raise DeclarationError(f"{where}.every: {every!r} is no number of seconds")
+    return Textfile(name, role, str(section["program"]), tuple(str(argument) for argument in section.get("arguments", ())), every)
 
 
 def _section(value: object, where: str, known: Set[str], needed: Set[str] = frozenset()) -> Mapping[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -29,7 +30,7 @@ def test_a_declaration_is_put_in_one_form() -> None:
     jobs, textfiles = declared("etcd", {"jobs": {"etcd": {"endpoints": [{"port": "2381"}]}}, "textfiles": {"etcd": {"program": "x.py"}}})
     assert [(job.name, job.role, job.exporter) for job in jobs] == [("etcd", "etcd", None)]
     assert [(end.name, end.address, end.port, end.path, end.tls) for end in jobs[0].endpoints] == [("etcd", "127.0.0.1", 2381, "/metrics", False)]
-    assert [(one.name, one.program, one.arguments) for one in textfiles] == [("etcd", "x.py", ())]
+    assert [(one.name, one.program, one.arguments, one.every) for one in textfiles] == [("etcd", "x.py", (), 0)]
 
 
 def test_several_endpoints_have_paths_of_their_own() -> None:
@@ -45,6 +46,7 @@ NONSENSE: list[tuple[object, str]] = [
     ({"jobs": {"A b": {}}}, "r: jobs: 'A b' is no name: use lower-case letters, digits and '_', a letter first"),
     ({"jobs": {"a": {"exporter": {"package": "x"}}}}, "r: jobs.a.exporter.program: required"),
     ({"textfiles": {"a": {}}}, "r: textfiles.a.program: required"),
+    ({"textfiles": {"a": {"program": "a.py", "every": "1h"}}}, "r: textfiles.a.every: '1h' is no number of seconds"),
 ]
 BAD_ENDPOINTS = [
     ({}, "port: required"),
@@ -135,13 +137,18 @@ def test_every_host_of_the_lab_has_declarations_that_fit_together(tmp_path: Path
         assert len(set(names)) == len(names), (file.stem, names)
 
 
-def run_textfiles(tmp_path: Path, **programs: str) -> Path:
-    """Run programs as the timer does; give the directory of the text files."""
+def run_textfiles(tmp_path: Path, every: int = 0, **programs: str) -> Path:
+    """Write programs and run them as the timer does; give the directory of the text files."""
     (tmp_path / "programs").mkdir(exist_ok=True)
     (tmp_path / "out").mkdir(exist_ok=True)
     for name, text in programs.items():
         (tmp_path / f"programs/{name}.py").write_text(text)
-    (tmp_path / "list.json").write_text(json.dumps([{"name": name, "arguments": ["one"]} for name in programs]))
+    (tmp_path / "list.json").write_text(json.dumps([{"name": name, "arguments": ["one"], "every": every} for name in programs]))
+    return run_written(tmp_path)
+
+
+def run_written(tmp_path: Path) -> Path:
+    """Run the programs as they are."""
     arguments = [str(tmp_path / "list.json"), str(tmp_path / "programs"), str(tmp_path / "out")]
     done = subprocess.run([sys.executable, "-IB", str(TEXTFILES), *arguments], capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
@@ -159,6 +166,28 @@ def test_what_programs_print_becomes_their_files_and_a_failure_leaves_none(tmp_p
     # What failed at a later run leaves nothing of the former one; what is declared no more goes.
     out = run_textfiles(tmp_path, good="raise ValueError")
     assert sorted(path.name for path in out.glob("*.prom")) == ["sovereign_textfiles.prom"]
+
+
+def test_what_was_printed_is_good_for_as_long_as_is_declared(tmp_path: Path) -> None:
+    counts = f"p = {str(tmp_path / 'count')!r}\nopen(p, 'a').write('x')\nprint('runs', len(open(p).read()))"
+    out = run_textfiles(tmp_path, every=3600, counts=counts)
+    told = (out / "sovereign_textfiles.prom").read_text().splitlines()
+
+    def printed(ago: float, program_ago: float = 7200) -> str:
+        """Run again, where the file and the program are so old in seconds."""
+        now = time.time()
+        os.utime(out / "counts.prom", (now - ago, now - ago))
+        for source in (tmp_path / "programs/counts.py", tmp_path / "list.json"):
+            os.utime(source, (now - program_ago, now - program_ago))
+        run_written(tmp_path)
+        return (out / "counts.prom").read_text()
+
+    assert printed(1800) == "runs 1\n"
+    again = (out / "sovereign_textfiles.prom").read_text().splitlines()
+    assert again[:-1] == told[:-1], "it is told of as before"
+    assert printed(3595) == "runs 2\n", "old"
+    assert printed(1800, program_ago=900) == "runs 3\n", "of another program"
+    assert printed(-60) == "runs 4\n", "of a clock that was wrong"
 
 
 def test_a_file_of_somebody_else_stays(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import json
 import re
 import socket
@@ -83,12 +84,21 @@ def test_secrets_are_told_of_that_others_reach(tmp_path: Path) -> None:
         path.touch()
         path.chmod(mode)
     (tmp_path / "etc/closed").chmod(0o750)
+    # As their packages have them, but the last one.
+    for name, sum_of in {"e": b"shipped", "f": b"shipped", "g": b"other"}.items():
+        (tmp_path / f"etc/dify/{name}.env").write_text("shipped")
+        (tmp_path / f"etc/dify/{name}.env").chmod(0o644)
+        (tmp_path / "var/lib/dpkg").mkdir(parents=True, exist_ok=True)
+        with (tmp_path / "var/lib/dpkg/status").open("a") as status:
+            checksum = hashlib.md5(sum_of, usedforsecurity=False).hexdigest()
+            status.write(f"Package: {name}\nConffiles:\n /etc/dify/{name}.env {checksum}\nDescription: x\n")
     tmp_path.chmod(0o755)
     told = samples(SECRETS.report(("etc/**/*.env", "etc/none/*"), tmp_path))
     assert told == {
-        "sovereign_secret_files": 5,
+        "sovereign_secret_files": 8,
         f'sovereign_secret_file_exposed{{path="{tmp_path}/etc/dify/c.env",others_may="read"}}': 1,
         f'sovereign_secret_file_exposed{{path="{tmp_path}/etc/dify/d.env",others_may="write"}}': 1,
+        f'sovereign_secret_file_exposed{{path="{tmp_path}/etc/dify/g.env",others_may="read"}}': 1,
     }
 
 

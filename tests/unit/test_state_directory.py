@@ -199,6 +199,7 @@ CONFIGURE_NOTHING = {
     "restore": "the hosts' own configuration is used",
     "rolling_restart": "restarts what lies on the hosts",
     "rolling_upgrade": "installs packages; what lies on the hosts is started again",
+    "service_level": "asks what Prometheus knows",
     "switchover": "asks the services",
 }
 

@@ -6,6 +6,7 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -131,7 +132,7 @@ def test_the_sign_of_life_comes_again_and_again_to_the_one_who_waits_for_it(on: 
     until("a second one", another, 120)
     assert len({entry["path"] for entry in received("Watchdog")}) == 1, "nobody else is told"
     signs = [float(entry["time"]) for entry in told()]
-    assert min(later - earlier for earlier, later in zip(signs, signs[1:], strict=False)) > 30, "from one member at a time"
+    assert min(later - earlier for earlier, later in pairwise(signs)) > 30, "from one member at a time"
 
 
 def test_who_may_not_give_alerts_is_refused(on: Any) -> None:

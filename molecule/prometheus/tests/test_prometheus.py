@@ -72,10 +72,10 @@ def test_each_member_scrapes_all_that_hosts_offer(query: Query, member: str) -> 
 
 
 def test_nothing_is_wrong_on_hosts_that_are_well(query: Query) -> None:
-    """But what is broken on purpose: two programs of the role that only the tests know."""
+    """But what is broken on purpose: two programs of the role that only the tests know. And the sign of life is always there."""
 
     def wrong() -> list[dict[str, Any]]:
-        return [alert for alert in query('ALERTS{alertstate="firing"}') if alert.get("textfile") not in ("ledger_slow", "ledger_broken")]
+        return query('ALERTS{alertstate="firing", alertname!="Watchdog", textfile!~"ledger_(slow|broken)"}')
 
     # What was down while the hosts were set up is over in time.
     deadline = time.monotonic() + 120
@@ -93,16 +93,15 @@ def test_a_role_that_only_this_test_knows_brings_its_rules(on: Any) -> None:
 
 
 def test_the_rules_of_all_roles_pass_their_tests() -> None:
-    """By promtool, which the host has."""
-    subprocess.run(["docker", "exec", "mol-prometheus-one", "rm", "-rf", "/tmp/rules"], check=True)  # noqa: S108 - in the container
-    subprocess.run(["docker", "exec", "mol-prometheus-one", "mkdir", "/tmp/rules"], check=True)  # noqa: S108
+    """By promtool, which the host has; each in a process of its own, two at a time."""
+    subprocess.run(["docker", "exec", "mol-prometheus-one", "sh", "-c", "rm -rf /root/rules; mkdir /root/rules"], check=True)
     directories = sorted(path.parent for path in PROJECT.glob("roles/*/monitoring/rules.yml"))
     assert directories
     for directory in directories:
         role = directory.parent.name
-        subprocess.run(["docker", "cp", str(directory), f"mol-prometheus-one:/tmp/rules/{role}"], check=True)
-    tests = "promtool check rules rules.yml && promtool test rules rules_test.yml"
-    script = f'cd /tmp/rules; failed=0; for role in *; do (cd "$role"; {tests}) || failed=1; done; exit $failed'
+        subprocess.run(["docker", "cp", str(directory), f"mol-prometheus-one:/root/rules/{role}"], check=True)
+    tests = 'cd "$0" && promtool check rules rules.yml && promtool test rules rules_test.yml'
+    script = f"cd /root/rules; ls | xargs -P 2 -n 1 sh -c '{tests}'"
     done = subprocess.run(["docker", "exec", "mol-prometheus-one", "sh", "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -65,4 +65,5 @@ GROUPS: Groups = {
     "alertmanager": Group("monitoring"),
     "prometheus": Group("monitoring"),
     "grafana": Group("monitoring", needs=("prometheus",)),
+    "status_page": Group("monitoring", needs=("prometheus",)),
 }

@@ -134,6 +134,7 @@ class PortsSpec:
     alertmanager: int = _port(9093, "Alertmanager.")
     alertmanager_cluster: int = _port(9094, "Alertmanager's members among each other.")
     grafana: int = _port(3000, "Grafana.")
+    status_page: int = _port(9448, "The status page.")
     log_store: int = _port(9449, "The log store.")
     local: LocalPortsSpec | None = key(Section(LocalPortsSpec, "local port"), LocalPortsSpec.__doc__ or "")
     dify: DifyPortsSpec | None = key(Section(DifyPortsSpec, "port of Dify"), DifyPortsSpec.__doc__ or "")

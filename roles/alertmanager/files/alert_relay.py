@@ -127,7 +127,13 @@ class Receiver:
     def hide(self, text: str) -> str:
         """Take everything that must stay secret out of a text that will be logged."""
         address, proxy = urlsplit(self.url), urlsplit(self.proxy)
-        secrets = [self.url, self.secret, proxy.password or "", address.path.rpartition("/")[2], *(value for _, value in parse_qsl(address.query))]
+        secrets = [
+            self.url,
+            self.secret,
+            proxy.password or "",
+            address.path.rpartition("/")[2],
+            *(value for dummy, value in parse_qsl(address.query)),
+        ]
         for secret in sorted((secret for secret in secrets if len(secret) >= 6), key=len, reverse=True):
             text = text.replace(secret, "***")
         return text

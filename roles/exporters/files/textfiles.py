@@ -5,6 +5,7 @@
 
 The programs run one after the other, each in a process forked from this one, so that Python starts once. What it prints replaces its file only if
 it ended well and in time; otherwise the file goes, so that nobody takes former figures for present ones, and ``sovereign_textfile_success`` says so.
+What a program has printed is left as it is for as long as its declaration says (``every``), unless the program or the list has changed since.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ LIMIT_S = 10.0
 """Seconds that a program may take."""
 LARGEST = 1 << 20
 """Bytes that it may print."""
+EARLY_S = 10.0
+"""Seconds by which a program may be run before its time: the timer is not exact."""
 
 
 def run(program: Path, arguments: list[str]) -> bytes | None:
@@ -59,7 +62,7 @@ def run(program: Path, arguments: list[str]) -> bytes | None:
     said, deadline = b"", time.monotonic() + LIMIT_S
     whole = False
     while len(said) <= LARGEST:
-        ready, _, _ = select.select([reads], [], [], max(0.0, deadline - time.monotonic()))
+        ready = select.select([reads], [], [], max(0.0, deadline - time.monotonic()))[0]
         if not ready:
             break
         if not (part := os.read(reads, 65536)):
@@ -73,7 +76,7 @@ def run(program: Path, arguments: list[str]) -> bytes | None:
             os.killpg(child, signal.SIGKILL)
         except ProcessLookupError:
             os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
+    status = os.waitpid(child, 0)[1]
     if not whole:
         print(f"{program.name}: not at its end after {LIMIT_S:.0f} s, or more than {LARGEST} bytes", file=sys.stderr)
     return said if whole and status == 0 else None
@@ -87,14 +90,34 @@ def put(path: Path, content: bytes) -> None:
     draft.replace(path)
 
 
+def good(file: Path, seconds: float, *sources: Path) -> bool:
+    """Tell whether what was printed into a file is still good.
+
+    Args:
+        file: The file.
+        seconds: For how long it is.
+        *sources: What must not be newer.
+    """
+    try:
+        written = file.stat().st_mtime
+        return 0 <= time.time() - written < seconds - EARLY_S and all(source.stat().st_mtime < written for source in sources)
+    except FileNotFoundError:
+        return False
+
+
 def main(programs: str, directory: str, target: str) -> None:
     """Run all programs."""
     told = []
     known = json.loads(Path(programs).read_text(encoding="utf-8"))
+    report = Path(target, "sovereign_textfiles.prom")
+    before = report.read_text(encoding="utf-8").splitlines() if report.exists() else []
     for one in known:
         started = time.monotonic()
-        said = run(Path(directory, f"{one['name']}.py"), one["arguments"])
-        file = Path(target, f"{one['name']}.prom")
+        program, file = Path(directory, f"{one['name']}.py"), Path(target, f"{one['name']}.prom")
+        if good(file, one["every"], program, Path(programs)):
+            told += [line for line in before if f'{{textfile="{one["name"]}"}}' in line]
+            continue
+        said = run(program, one["arguments"])
         if said is None:
             file.unlink(missing_ok=True)
         else:
@@ -102,11 +125,11 @@ def main(programs: str, directory: str, target: str) -> None:
         label = f'{{textfile="{one["name"]}"}}'
         told += [f"sovereign_textfile_success{label} {int(said is not None)}", f"sovereign_textfile_seconds{label} {time.monotonic() - started:.3f}"]
     told.append(f"sovereign_textfiles_time_seconds {time.time():.0f}")
-    put(Path(target, "sovereign_textfiles.prom"), "".join(f"{line}\n" for line in told).encode())
+    put(report, "".join(f"{line}\n" for line in told).encode())
     # Those of roles that are gone. Others that write here, such as the distribution's collectors, have names of their own.
     record = Path(target, ".sovereign")
-    before = record.read_text(encoding="utf-8").split() if record.exists() else []
-    for name in set(before) - {one["name"] for one in known}:
+    kept = record.read_text(encoding="utf-8").split() if record.exists() else []
+    for name in set(kept) - {one["name"] for one in known}:
         Path(target, f"{name}.prom").unlink(missing_ok=True)
     put(record, "\n".join(one["name"] for one in known).encode())
 

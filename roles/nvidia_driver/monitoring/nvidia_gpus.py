@@ -47,7 +47,7 @@ def run(command: Sequence[str], seconds: float) -> str | None:
     except OSError:
         return None
     try:
-        said, _ = process.communicate(timeout=seconds)
+        said, dummy = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
         process.kill()
         return None
@@ -68,7 +68,7 @@ def hangs(processes: Path = Path("/proc")) -> bool:
 
 def address(text: str) -> str:
     """Give a PCI address in the kernel's form: nvidia-smi writes eight digits of the domain, the kernel's log no function."""
-    domain, _, rest = text.lower().partition(":")
+    domain, dummy, rest = text.lower().partition(":")
     return f"{domain[-4:]}:{rest}" + ("" if "." in rest else ".0")
 
 

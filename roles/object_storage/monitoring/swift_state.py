@@ -26,7 +26,7 @@ class Device:
     Attributes:
         name: Its name in the rings.
         present: Whether it is there: mounted, where it has to be.
-        size: Bytes that it has.
+        size: Bytes that it has for Swift: those in use, and those that are free.
         free: Bytes that Swift may still write to.
         quarantined: Objects, containers and accounts that were found damaged, by kind.
     """
@@ -57,14 +57,14 @@ def device(path: Path, mounted: bool) -> Device:
         counts = {f"{kind}s": entries(path / "quarantined" / f"{kind}s") for kind in SERVERS}
     except OSError:
         return Device(path.name, False, 0, 0, {})
-    return Device(path.name, True, state.f_frsize * state.f_blocks, state.f_frsize * state.f_bavail, counts)
+    return Device(path.name, True, state.f_frsize * (state.f_blocks - state.f_bfree + state.f_bavail), state.f_frsize * state.f_bavail, counts)
 
 
 def entries(directory: Path) -> int:
     """Count what lies in a directory; there is none before there is something in it."""
     try:
         with os.scandir(directory) as found:
-            return sum(1 for _ in found)
+            return sum(1 for dummy in found)
     except FileNotFoundError:
         return 0
 
@@ -91,7 +91,7 @@ def report(looked: Iterable[Device], noted: Mapping[str, Mapping[str, Any]]) -> 
     metric(
         "replication_last_timestamp_seconds",
         "When the replicator has last ended a pass, in seconds since 1970.",
-        [(labels, note["replication_last"]) for labels, _, note in replicated],
+        [(labels, note["replication_last"]) for labels, dummy, note in replicated],
     )
     metric(
         "replication_duration_seconds",
@@ -101,7 +101,7 @@ def report(looked: Iterable[Device], noted: Mapping[str, Mapping[str, Any]]) -> 
     metric(
         "replication_failures",
         "Copies that its last pass could not make or compare.",
-        [(labels, note.get("replication_stats", {}).get("failure", 0)) for labels, _, note in replicated],
+        [(labels, note.get("replication_stats", {}).get("failure", 0)) for labels, dummy, note in replicated],
     )
     updater = noted.get("object", {}).get("object_updater_stats")
     if updater is not None:

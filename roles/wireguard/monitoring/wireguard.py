@@ -33,7 +33,8 @@ def report(interface: str, keepalive: int, sites: Mapping[str, str], known: Mapp
     """
     seen: dict[str, tuple[int, int, int]] = {}
     for line in (dump or "").splitlines()[1:]:
-        key, _, _, _, handshake, received, sent, _ = line.split("\t")
+        fields = line.split("\t")
+        key, (handshake, received, sent) = fields[0], fields[4:7]
         if key in known:
             seen[known[key]] = (int(handshake), int(received), int(sent))
     peers = {peer: seen.get(peer, (0, 0, 0)) for peer in sorted(sites)}
