@@ -193,26 +193,26 @@ def test_what_the_shipper_counts_becomes_metrics(tmp_path: Path) -> None:
     (tmp_path / "refused_one").write_text("refused")
     found = dict(line.rsplit(" ", 1) for line in program.metrics(tmp_path, 4096))
     assert found == {
-        "log_shipper_stats_time_seconds": "100",
-        "log_shipper_unmasked_lines_total": "2",
-        "log_shipper_queue_limit_bytes": "4096",
-        'log_shipper_queue_lines{target="one"}': "47",
-        'log_shipper_lost_lines_total{target="one"}': "4",
-        'log_shipper_sent_lines_total{target="one"}': "900",
-        'log_shipper_suspended{target="one"}': "1",
-        'log_shipper_queue_bytes{target="one"}': "150",
-        'log_shipper_refused_bytes{target="one"}': "7",
+        "sovereign_log_stats_time_seconds": "100",
+        "sovereign_log_unmasked_lines_total": "2",
+        "sovereign_log_queue_limit_bytes": "4096",
+        'sovereign_log_queue_lines{target="one"}': "47",
+        'sovereign_log_lost_lines_total{target="one"}': "4",
+        'sovereign_log_sent_lines_total{target="one"}': "900",
+        'sovereign_log_suspended{target="one"}': "1",
+        'sovereign_log_queue_bytes{target="one"}': "150",
+        'sovereign_log_refused_bytes{target="one"}': "7",
     }
 
 
 def test_a_shipper_that_has_counted_nothing_yet_has_no_time(tmp_path: Path) -> None:
     program = load_file("roles/log_shipper/monitoring/log_shipper_metrics.py")
-    assert next(iter(program.metrics(tmp_path, 1))) == "log_shipper_stats_time_seconds 0"
+    assert next(iter(program.metrics(tmp_path, 1))) == "sovereign_log_stats_time_seconds 0"
 
 
 def test_how_far_back_the_data_go_becomes_a_metric(tmp_path: Path) -> None:
     program = load_file("roles/log_store/monitoring/log_store_metrics.py")
-    assert list(program.metrics(tmp_path, 190, 5)) == ["log_store_retention_days 190", "log_store_max_bytes 5"]
+    assert list(program.metrics(tmp_path, 190, 5)) == ["sovereign_log_store_retention_days 190", "sovereign_log_store_max_bytes 5"]
     for name in ("20261130", "20260601", "other"):
         (tmp_path / "partitions" / name).mkdir(parents=True)
-    assert list(program.metrics(tmp_path, 190, 5))[-1] == "log_store_oldest_day_time_seconds 1780272000"
+    assert list(program.metrics(tmp_path, 190, 5))[-1] == "sovereign_log_store_oldest_day_time_seconds 1780272000"

@@ -187,5 +187,5 @@ def test_the_program_that_prints_metrics_knows_this_host(on: Any) -> None:
     program = (PROJECT / "roles/log_shipper/monitoring/log_shipper_metrics.py").read_text()
     on("host").run(f"cat > /root/metrics.py <<'END'\n{program}\nEND")
     said = on("host").check_output("python3 -IB /root/metrics.py /var/lib/sovereign/log_shipper 4294967296")
-    assert re.search(r'^log_shipper_queue_lines\{target="store"\} \d+$', said, re.MULTILINE)
-    assert re.search(r'^log_shipper_lost_lines_total\{target="store"\} 0$', said, re.MULTILINE)
+    assert re.search(r'^sovereign_log_queue_lines\{target="store"\} \d+$', said, re.MULTILINE)
+    assert re.search(r'^sovereign_log_lost_lines_total\{target="store"\} 0$', said, re.MULTILINE)

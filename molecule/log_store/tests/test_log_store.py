@@ -165,5 +165,5 @@ def test_the_program_that_prints_metrics_knows_this_host(on: Any) -> None:
     program = (PROJECT / "roles/log_store/monitoring/log_store_metrics.py").read_text()
     on("one").run(f"cat > /root/metrics.py <<'END'\n{program}\nEND")
     said = on("one").check_output("python3 -IB /root/metrics.py /var/lib/sovereign/log_store 190 1000000")
-    assert "log_store_retention_days 190" in said
-    assert "log_store_oldest_day_time_seconds " in said
+    assert "sovereign_log_store_retention_days 190" in said
+    assert "sovereign_log_store_oldest_day_time_seconds " in said

@@ -43,22 +43,22 @@ def counters(lines: list[str]) -> tuple[int, dict[str, Mapping[str, Any]]]:
 def metrics(state: Path, limit: int) -> Iterator[str]:
     """Yield the metrics, a line each."""
     newest, found = counters([*tail(state / "stats.old"), *tail(state / "stats")])
-    yield f"log_shipper_stats_time_seconds {newest}"
-    yield f"log_shipper_unmasked_lines_total {found.get('unmasked', {}).get('processed', 0)}"
-    yield f"log_shipper_queue_limit_bytes {limit}"
+    yield f"sovereign_log_stats_time_seconds {newest}"
+    yield f"sovereign_log_unmasked_lines_total {found.get('unmasked', {}).get('processed', 0)}"
+    yield f"sovereign_log_queue_limit_bytes {limit}"
     for name, told in sorted(found.items()):
         if not name.startswith("to_") or name.endswith(("queue", "queue[DA]")):
             continue
         target = name.removeprefix("to_")
         label = f'{{target="{target}"}}'
         queues = [found.get(f"{name} {kind}", {}) for kind in ("queue", "queue[DA]")]
-        yield f"log_shipper_queue_lines{label} {sum(int(queue.get('size', 0)) for queue in queues)}"
-        yield f"log_shipper_lost_lines_total{label} {sum(int(queue.get(why, 0)) for queue in queues for why in ('discarded.full', 'discarded.nf'))}"
-        yield f"log_shipper_sent_lines_total{label} {int(told.get('processed', 0))}"
-        yield f"log_shipper_suspended{label} {int(int(told.get('suspended', 0)) > int(told.get('resumed', 0)))}"
-        yield f"log_shipper_queue_bytes{label} {sum(file.stat().st_size for file in state.glob(f'{name}.0*'))}"
+        yield f"sovereign_log_queue_lines{label} {sum(int(queue.get('size', 0)) for queue in queues)}"
+        yield f"sovereign_log_lost_lines_total{label} {sum(int(queue.get(why, 0)) for queue in queues for why in ('discarded.full', 'discarded.nf'))}"
+        yield f"sovereign_log_sent_lines_total{label} {int(told.get('processed', 0))}"
+        yield f"sovereign_log_suspended{label} {int(int(told.get('suspended', 0)) > int(told.get('resumed', 0)))}"
+        yield f"sovereign_log_queue_bytes{label} {sum(file.stat().st_size for file in state.glob(f'{name}.0*'))}"
         refused = state / f"refused_{target}"
-        yield f"log_shipper_refused_bytes{label} {refused.stat().st_size if refused.exists() else 0}"
+        yield f"sovereign_log_refused_bytes{label} {refused.stat().st_size if refused.exists() else 0}"
 
 
 if __name__ == "__main__":

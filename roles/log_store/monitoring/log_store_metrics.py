@@ -12,12 +12,12 @@ from pathlib import Path
 
 def metrics(directory: Path, days: int, limit: int) -> Iterator[str]:
     """Yield the metrics, a line each."""
-    yield f"log_store_retention_days {days}"
-    yield f"log_store_max_bytes {limit}"
+    yield f"sovereign_log_store_retention_days {days}"
+    yield f"sovereign_log_store_max_bytes {limit}"
     partitions = sorted(path.name for path in (directory / "partitions").glob("*") if re.fullmatch(r"\d{8}", path.name))
     if partitions:
         oldest = datetime.strptime(partitions[0], "%Y%m%d").replace(tzinfo=UTC)
-        yield f"log_store_oldest_day_time_seconds {oldest.timestamp():.0f}"
+        yield f"sovereign_log_store_oldest_day_time_seconds {oldest.timestamp():.0f}"
 
 
 if __name__ == "__main__":
