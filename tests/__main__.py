@@ -271,6 +271,9 @@ def standins() -> list[Outcome]:
 QUIET = ("wireguard", "firewall", "pki", "nvidia_driver", "container_engine", "exporters", "grafana", "baseline", "cuda", "nvidia_container_toolkit")
 """Scenarios that time nothing, and so can run in whatever time the lab's tests leave the processors."""
 
+MODEST = ("nice", "-n", "10")
+"""What those are run by: they yield, but not for so long that what they wait for is given up."""
+
 
 @dataclass(frozen=True)
 class Scenario:
@@ -288,7 +291,7 @@ class Scenario:
         """Run an action of Molecule; give what it printed if it failed."""
         command = [*self.prefix, "molecule", action, "--scenario-name", self.name, *options]
         noted = {"LAB_READS": str(MOLECULE_LOGS / f"{self.name}.reads"), "LAB_READS_BELOW": str(PROJECT)}
-        variables = {**os.environ, "MOLECULE_COMMAND_BORDERS": "0", **noted, **({"LAB_CPU_SHARES": "64"} if self.prefix else {}), **environment}
+        variables = {**os.environ, "MOLECULE_COMMAND_BORDERS": "0", **noted, **({"LAB_CPU_SHARES": "256"} if self.prefix else {}), **environment}
         with log.open("w") as stream:
             code = subprocess.run(command, cwd=PROJECT, stdout=stream, stderr=subprocess.STDOUT, env=variables, check=False).returncode
         return log.read_text(errors="replace") if code else None
@@ -478,7 +481,7 @@ def everything() -> list[Outcome]:
 
         def patiently() -> list[Outcome]:
             found, passed = sanity(*prefix) + newest(*prefix), Passed()
-            return found + [outcome for name in QUIET for outcome in Scenario(name, prefix).outcomes(passed)]
+            return found + [outcome for name in QUIET for outcome in Scenario(name, MODEST).outcomes(passed)]
 
         patient = pool.submit(patiently)
         others = [name for name in scenarios() if name not in QUIET]

@@ -8,11 +8,11 @@ drawn from it. Data source, places, numbers and colours are added here, by :func
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ansible_collections.sovereign.dify.plugins.module_utils.monitoring import DeclarationError
+from ansible_collections.sovereign.dify.plugins.module_utils.monitoring import DeclarationError, checked_section
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
@@ -213,7 +213,7 @@ def declared(role: str, document: object) -> Dashboard:
     Raises:
         DeclarationError: The document is none; the text says where, and how to mend it.
     """
-    top = _section(document, role, {"title", "description", "variables", "rows"}, {"title", "rows"})
+    top = checked_section(document, role, {"title", "description", "variables", "rows"}, {"title", "rows"})
     found = Dashboard(
         role=role,
         title=_text(top, "title", role),
@@ -303,7 +303,7 @@ def page(dashboard: Dashboard, roles: Collection[str]) -> dict[str, Any]:
 
 
 def _row(where: str, value: object) -> Row:
-    section = _section(value, where, {"title", "role", "panels"}, {"title", "panels"})
+    section = checked_section(value, where, {"title", "role", "panels"}, {"title", "panels"})
     title = _text(section, "title", where)
     panels = tuple(_panel(f"{where} ({title}).panels[{number}]", one) for number, one in enumerate(_list(section, "panels", where), 1))
     if not panels:
@@ -320,7 +320,7 @@ PANEL_KEYS = frozenset(
 
 
 def _panel(where: str, value: object) -> Panel:
-    section = _section(value, where, PANEL_KEYS, {"title", "kind", "queries"})
+    section = checked_section(value, where, PANEL_KEYS, {"title", "kind", "queries"})
     title = _text(section, "title", where)
     where = f"{where} ({title})"
     kind = _one_of(section, "kind", where, KINDS)
@@ -380,7 +380,7 @@ def _fit(where: str, panel: Panel) -> None:
 
 
 def _query(where: str, value: object, kind: str) -> Query:
-    section = _section(value, where, {"expr", "legend", "unit", "thresholds", "states"}, {"expr"})
+    section = checked_section(value, where, {"expr", "legend", "unit", "thresholds", "states"}, {"expr"})
     expr = _text(section, "expr", where)
     if fault := expression_fault(expr):
         raise DeclarationError(f"{where}.expr: {fault}: {expr}")
@@ -395,7 +395,7 @@ def _query(where: str, value: object, kind: str) -> Query:
 def _variable(where: str, name: str, value: object) -> Variable:
     if not NAME.fullmatch(name):
         raise DeclarationError(f"{where}: use lower-case letters, digits and '_', a letter first")
-    section = _section(value, where, {"title", "series", "label"}, {"series"})
+    section = checked_section(value, where, {"title", "series", "label"}, {"series"})
     series, label = _text(section, "series", where), _text(section, "label", where) or name
     if fault := expression_fault(series):
         raise DeclarationError(f"{where}.series: {fault}: {series}")
@@ -449,7 +449,7 @@ def _thresholds(section: Mapping[str, Any], where: str) -> Thresholds | None:
     if set(given) not in ({"above"}, {"below"}):
         raise DeclarationError(f"{where}: give above (bad from there on) or below (bad under it), as in {{above: {{warning: 0.8, critical: 0.95}}}}")
     side = str(next(iter(given)))
-    levels = _section(given[side], f"{where}.{side}", {"warning", "critical"})
+    levels = checked_section(given[side], f"{where}.{side}", {"warning", "critical"})
     warning, critical = _number(levels, "warning", f"{where}.{side}"), _number(levels, "critical", f"{where}.{side}")
     if warning is None and critical is None:
         raise DeclarationError(f"{where}.{side}: give warning, critical, or both")
@@ -475,16 +475,6 @@ def _unit(section: Mapping[str, Any], where: str) -> str:
     if unit and unit not in UNITS:
         raise DeclarationError(f"{where}.unit: {unit!r} is no unit; known are {', '.join(UNITS)}")
     return unit
-
-
-def _section(value: object, where: str, known: Set[str], needed: Set[str] = frozenset()) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise DeclarationError(f"{where}: give a mapping of {', '.join(sorted(known))}")
-    if unknown := sorted(str(key) for key in set(value) - known):
-        raise DeclarationError(f"{where}.{unknown[0]}: unknown; known are {', '.join(sorted(known))}")
-    if lacking := sorted(needed - set(value)):
-        raise DeclarationError(f"{where}.{lacking[0]}: required")
-    return value
 
 
 def _mapping(section: Mapping[str, Any], key: str, where: str) -> Mapping[Any, Any]:

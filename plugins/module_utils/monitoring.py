@@ -115,7 +115,7 @@ def declared(role: str, document: object) -> tuple[list[Job], list[Textfile]]:
     Raises:
         DeclarationError: The document is none.
     """
-    top = _section(document, role, {"jobs", "textfiles"})
+    top = checked_section(document, role, {"jobs", "textfiles"})
     jobs = [_job(role, name, value) for name, value in _named(top, "jobs", role)]
     programs = [_textfile(role, name, value) for name, value in _named(top, "textfiles", role)]
     return jobs, programs
@@ -123,7 +123,7 @@ def declared(role: str, document: object) -> tuple[list[Job], list[Textfile]]:
 
 def _job(role: str, name: str, value: object) -> Job:
     where = f"{role}: jobs.{name}"
-    section = _section(value, where, {"endpoints", "exporter"})
+    section = checked_section(value, where, {"endpoints", "exporter"})
     given = section.get("endpoints", [])
     if not isinstance(given, Sequence) or isinstance(given, str):
         raise DeclarationError(f"{where}.endpoints: give a list")
@@ -135,7 +135,7 @@ def _job(role: str, name: str, value: object) -> Job:
 
 
 def _endpoint(where: str, name: str, value: object) -> Endpoint:
-    section = _section(value, where, {"address", "port", "path", "tls", "server_name", "labels"}, {"port"})
+    section = checked_section(value, where, {"address", "port", "path", "tls", "server_name", "labels"}, {"port"})
     try:
         port = int(section["port"])
     except (TypeError, ValueError):
@@ -154,7 +154,7 @@ def _endpoint(where: str, name: str, value: object) -> Endpoint:
 
 
 def _exporter(where: str, value: object) -> Exporter:
-    section = _section(
+    section = checked_section(
         value, where, {"package", "unit", "program", "user", "groups", "arguments", "environment", "files"}, {"package", "unit", "program"}
     )
     return Exporter(
@@ -171,17 +171,28 @@ def _exporter(where: str, value: object) -> Exporter:
 
 def _textfile(role: str, name: str, value: object) -> Textfile:
     where = f"{role}: textfiles.{name}"
-    section = _section(value, where, {"program", "arguments", "every"}, {"program"})
+    section = checked_section(value, where, {"program", "arguments", "every"}, {"program"})
     every = section.get("every", 0)
     if not isinstance(every, int) or isinstance(every, bool) or every < 0:
         raise DeclarationError(f"{where}.every: {every!r} is no number of seconds")
     return Textfile(name, role, str(section["program"]), tuple(str(argument) for argument in section.get("arguments", ())), every)
 
 
-def _section(value: object, where: str, known: Set[str], needed: Set[str] = frozenset()) -> Mapping[str, Any]:
+def checked_section(value: object, where: str, known: Set[str], needed: Set[str] = frozenset()) -> Mapping[str, Any]:
+    """Take a part of a declaration.
+
+    Args:
+        value: What stands there.
+        where: Its place, for the text of an error.
+        known: Keys that it may have.
+        needed: Keys that it must have.
+
+    Raises:
+        DeclarationError: It is no mapping, or has other keys.
+    """
     if not isinstance(value, Mapping):
         raise DeclarationError(f"{where}: give a mapping of {', '.join(sorted(known))}")
-    if unknown := sorted(set(value) - known):
+    if unknown := sorted(str(key) for key in set(value) - known):
         raise DeclarationError(f"{where}.{unknown[0]}: unknown; known are {', '.join(sorted(known))}")
     if lacking := sorted(needed - set(value)):
         raise DeclarationError(f"{where}.{lacking[0]}: required")

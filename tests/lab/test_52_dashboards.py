@@ -9,6 +9,8 @@ EMPTY_WHERE_ALL_IS_WELL = {
     "baseline: Failed units",
     "baseline: Pending restarts",
     "dify: Restarts in the last 24 h",
+    "nginx: 429 by client",
+    "nginx: 5xx by status",
     "pgbackrest: Time since the last failed run",
     "pgbouncer: Paused databases",
     "vllm: Restarts in the last 24 h",

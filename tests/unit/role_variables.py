@@ -54,6 +54,19 @@ def rendered(value: Any, variables: dict[str, Any]) -> Any:
     return Templar(loader=DataLoader(), variables=variables).template(trusted(value))
 
 
+def template(role: str, name: str, variables: dict[str, Any]) -> str:
+    """Render a role's template, as a file of a host.
+
+    Args:
+        role: The role's name.
+        name: The template's, without its suffix.
+        variables: What it is rendered with.
+    """
+    text = (PROJECT / f"roles/{role}/templates/{name}.j2").read_text()
+    # The engine leaves out line ends behind blocks where a file is rendered, not where a text is.
+    return str(rendered(f"#jinja2: trim_blocks: True\n{text}", variables))
+
+
 def faults(role: str, kind: str, variables: dict[str, Any]) -> list[str]:
     """Give the sentences of a role's list of faults.
 

@@ -11,7 +11,6 @@ import yaml
 from ansible_collections.sovereign.dify.plugins.filter.firewall_fragment import firewall_fragment
 
 from tests.unit import role_variables
-from tests.unit.role_variables import PROJECT
 
 CLUSTER = """
 plugin: sovereign.dify.cluster
@@ -48,9 +47,7 @@ def read(name: str, **changes: Any) -> Any:
 
 
 def template(name: str, **changes: Any) -> str:
-    text = (PROJECT / f"roles/grafana/templates/{name}.j2").read_text()
-    # The engine leaves out line ends behind blocks where a file is rendered, not where a text is.
-    return str(role_variables.rendered(f"#jinja2: trim_blocks: True\n{text}", variables(**changes)))
+    return role_variables.template("grafana", name, variables(**changes))
 
 
 def settings(**changes: Any) -> dict[str, dict[str, str]]:

@@ -51,9 +51,7 @@ def read(name: str, **changes: Any) -> Any:
 
 
 def configuration(**changes: Any) -> str:
-    text = (PROJECT / "roles/status_page/templates/haproxy.cfg.j2").read_text()
-    # The engine leaves out line ends behind blocks where a file is rendered, not where a text is.
-    return str(role_variables.rendered(f"#jinja2: trim_blocks: True\n{text}", variables(**changes)))
+    return role_variables.template("status_page", "haproxy.cfg", variables(**changes))
 
 
 # --- What is refused --------------------------------------------------------------------------------------------------------------------------------

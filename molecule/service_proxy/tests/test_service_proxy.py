@@ -225,9 +225,9 @@ def test_a_service_of_others_is_reached_through_the_proxy_too(on: Any, contract:
     client = on("client")
 
     def running() -> tuple[str, str]:
-        """The proxy's process, and the last argument of the program that ends sessions: how many former processes it lets be."""
+        """The proxy's process, and how many former processes the program that ends sessions lets be: its argument before the backends'."""
         proxy, sessions = client.check_output("systemctl show --property=MainPID --value service_proxy service_proxy_sessions").split()
-        return proxy, client.check_output(f"tr '\\0' '\\n' </proc/{sessions}/cmdline | tail -1")
+        return proxy, client.check_output(f"tr '\\0' '\\n' </proc/{sessions}/cmdline | tail -2 | head -1")
 
     address = contract("data")["node"]["address"]
     external = {"redis": {"host": address, "port": 6379, "tls": "client", "read_host": address}, "postgresql": None, "rabbitmq": None}
