@@ -31,6 +31,9 @@ IGNORED = ("__pycache__", ".state", ".cache", ".git")
 LISTED = ("roles", "molecule", "playbooks", "inventories")
 """Where a new file can be taken without being named. Plugins are named by who uses them, though Ansible lists their directories."""
 
+LOADED = ("plugins/action/", "plugins/filter/", "plugins/lookup/")
+"""Plugins that are loaded, and so read, whether somebody uses them or not."""
+
 
 def _counts(path: Path) -> bool:
     """Tell whether a path of the project decides how something runs."""
@@ -92,20 +95,23 @@ def _imported(name: str, known: Collection[str]) -> set[str]:
 
 
 def _used(names: Collection[str]) -> set[str]:
-    """Leave out what was read and is used by nobody: Ansible loads all filters of a collection when it looks for one.
+    """Leave out what was read and is used by nobody: the collection's plugins are loaded before any of them is wanted (``preload.py``).
 
-    Left out are the filters whose names stand in nothing else that was read, and what they alone import.
+    Left out are the plugins of such kinds whose names stand in nothing else that was read and used, and what they alone import.
 
     Args:
         names: Paths of the files that were read.
     """
     plugins = {name for name in names if name.startswith("plugins/") and name.endswith(".py") and (PROJECT / name).is_file()}
+    loaded = {name for name in plugins if name.startswith(LOADED)}
     texts = [PROJECT / name for name in names if name not in plugins and Path(name).suffix in (".yml", ".yaml", ".j2", ".py", ".cfg")]
     words = set(re.findall(r"\w+", "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in texts if path.is_file())))
-    for name in plugins:
-        if not name.startswith("plugins/filter/"):
+    unused, new = loaded, plugins - loaded
+    while new:
+        for name in new:
             words |= set(re.findall(r"sovereign\.dify\.(\w+)", (PROJECT / name).read_text(encoding="utf-8")))
-    unused = {name for name in plugins if name.startswith("plugins/filter/") and Path(name).stem not in words}
+        new = {name for name in unused if Path(name).stem in words}
+        unused = unused - new
 
     def reached(start: set[str]) -> set[str]:
         found, left = set(start), list(start)

@@ -32,7 +32,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "molecule/web/tests/helper.txt": "help",
         "molecule/shared/create.yml": "create",
         "lab/image/Dockerfile": "image",
-        "roles/web/tasks/main.yml": "name: sovereign.dify.pki",
+        "roles/web/tasks/main.yml": "name: sovereign.dify.pki\nsovereign.dify.one:",
         "roles/web/templates/one.j2": "one",
         "roles/web/README.md": "words",
         "roles/pki/tasks/main.yml": "issue",
@@ -96,19 +96,23 @@ def test_what_it_has_not_read_does_not(project: Path, passed: remembered.Passed)
     assert passed.when("web")
 
 
-def test_a_filter_that_was_loaded_and_is_named_by_nobody_does_not(project: Path, record: Path) -> None:
+def test_a_plugin_that_was_loaded_and_is_named_by_nobody_does_not(project: Path, record: Path) -> None:
     root = "ansible_collections.sovereign.dify.plugins"
     files = {
         "plugins/filter/named.py": f"from {root}.module_utils.shared import one\nfrom {root}.module_utils import own",
         "plugins/filter/other.py": f"from {root}.module_utils.shared import one\nfrom {root}.module_utils.others.part import two\nimport json",
         "plugins/filter/by_lookup.py": "",
         "plugins/lookup/secret.py": "USES = '{{ x | sovereign.dify.by_lookup }}'",
+        "plugins/lookup/nobodys.py": f"from {root}.module_utils import far\nEXAMPLE = '{{{{ lookup(\"sovereign.dify.nobodys\") }}}}'",
+        "plugins/module_utils/far.py": "",
+        "plugins/action/one.py": "",
+        "plugins/action/nobodys_too.py": "",
         "plugins/module_utils/shared.py": "",
         "plugins/module_utils/own.py": "from .shared import one",
         "plugins/module_utils/others/__init__.py": "",
         "plugins/module_utils/others/part.py": "from ..copied import three",
         "plugins/module_utils/copied.py": "",
-        "roles/web/templates/one.j2": "{{ x | sovereign.dify.named }} {# plugins/module_utils/copied.py #}",
+        "roles/web/templates/one.j2": "{{ x | sovereign.dify.named }} {{ lookup('sovereign.dify.secret') }} {# plugins/module_utils/copied.py #}",
     }
     write(project, files)
     record.write_text("".join(f"{name}\n" for name in (*READ, *files)))
@@ -119,7 +123,14 @@ def test_a_filter_that_was_loaded_and_is_named_by_nobody_does_not(project: Path,
         (project / name).write_text(f"{text}\n")
         rerun |= set() if found.when("web") else {name}
         (project / name).write_text(text)
-    assert set(files) - rerun == {"plugins/filter/other.py", "plugins/module_utils/others/__init__.py", "plugins/module_utils/others/part.py"}
+    assert set(files) - rerun == {
+        "plugins/filter/other.py",
+        "plugins/module_utils/others/__init__.py",
+        "plugins/module_utils/others/part.py",
+        "plugins/lookup/nobodys.py",
+        "plugins/module_utils/far.py",
+        "plugins/action/nobodys_too.py",
+    }
 
 
 def test_a_change_while_it_ran_is_not_remembered(project: Path, record: Path) -> None:
