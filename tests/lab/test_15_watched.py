@@ -12,7 +12,10 @@ from lab.__main__ import RECEIVER
 from tests.lab.conftest import execute, python, wait_until
 from tests.lab.watched import MEMBERS, WATCHED, api, firing, query, told
 
-UNITS = r"/(prometheus[\w-]*|exporters|alert_relay|mtail|status_page)\.service"
+UNITS = {
+    "metrics": r"/(prometheus[\w-]*|exporters|alert_relay|mtail|status_page)\.service",
+    "logs": r"/log_(shipper|store|store_gate)\.service",
+}
 PROGRAMS_S = 60
 """Seconds between two runs of the programs that print metrics."""
 MOST_MEMORY, MOST_CORES = 1.5e9, 0.25
@@ -71,10 +74,10 @@ COST = """
 import json, os, re, resource, subprocess, sys
 from pathlib import Path
 
-def of(pid):
+def of(pid, units):
     try:
         group = Path(f"/proc/{pid}/cgroup").read_text()
-        if not re.search(UNITS, group):
+        if not re.search(units, group):
             return 0, 0.0
         anonymous = re.search(r"^RssAnon:\\s+(\\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.M)
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -82,36 +85,42 @@ def of(pid):
     except (FileNotFoundError, ProcessLookupError):
         return 0, 0.0
 
-found = [of(pid) for pid in os.listdir("/proc") if pid.isdigit()]
+found = {kind: [of(pid, units) for pid in os.listdir("/proc") if pid.isdigit()] for kind, units in UNITS.items()}
 once = 0.0
 if PROGRAMS:
     unit = Path("/etc/systemd/system/sovereign_textfiles.service").read_text()
     subprocess.run(re.search(r"^ExecStart=(.+)$", unit, re.M)[1].split(), check=False, capture_output=True)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     once = used.ru_utime + used.ru_stime
-print(json.dumps([sum(memory for memory, _ in found), sum(seconds for _, seconds in found), once]))
+print(json.dumps({"once": once, **{kind: [sum(parts) for parts in zip(*spent)] for kind, spent in found.items()}}))
 """
 
 
 def test_it_costs_little() -> None:
     """Memory that no process can do without, and processor time, of all that watches, on all hosts together."""
 
-    def spent(programs: bool = False) -> tuple[float, float, float]:
+    def spent(programs: bool = False) -> tuple[dict[str, tuple[float, float]], float]:
         given = f"UNITS, PROGRAMS = {UNITS!r}, {programs}\n{COST}"
         with ThreadPoolExecutor(len(WATCHED)) as pool:
             found = list(pool.map(lambda host: python(host, given), WATCHED))
-        memory, processor, once = (sum(one[position] for one in found) for position in range(3))
-        return memory, processor, once
+        memory, processor = ({kind: sum(one[kind][position] for one in found) for kind in UNITS} for position in (0, 1))
+        return {kind: (memory[kind], processor[kind]) for kind in UNITS}, sum(one["once"] for one in found)
 
-    _, _, once = spent(programs=True)
-    began, before = time.monotonic(), spent()[1]
+    _, once = spent(programs=True)
+    began, (before, _) = time.monotonic(), spent()
     time.sleep(60)
-    memory, after, _ = spent()
-    cores = (after - before) / (time.monotonic() - began) + once / PROGRAMS_S
+    after, _ = spent()
+    seconds = time.monotonic() - began
+    cores = {kind: (after[kind][1] - before[kind][1]) / seconds for kind in UNITS}
+    cores["metrics"] += once / PROGRAMS_S
     kept = query("sum(prometheus_tsdb_head_series)")[0]["value"]
-    print(f"{memory / 1e6:.0f} MB, {cores * 100:.1f} % of a core, of which {once / PROGRAMS_S * 100:.1f} programs; {kept:.0f} series in all members")
-    assert 0 < memory <= MOST_MEMORY
-    assert 0 < cores <= MOST_CORES
+    for kind, (memory, _) in after.items():
+        print(f"{kind}: {memory / 1e6:.0f} MB, {cores[kind] * 100:.1f} % of a core")
+        assert memory > 0
+        assert cores[kind] > 0
+    print(f"of metrics: {once / PROGRAMS_S * 100:.1f} programs; {kept:.0f} series in all members")
+    assert sum(memory for memory, _ in after.values()) <= MOST_MEMORY
+    assert sum(cores.values()) <= MOST_CORES
 
 
 def test_a_service_that_stops_is_told_once_within_a_minute() -> None:

@@ -12,7 +12,6 @@ import pytest
 from ansible_runner.interface import run as run_playbook
 
 from lab.testing import PROJECT, changed
-from tests.artefact.conftest import installed as installed
 from tests.lab import ONE_OF_EACH, ONE_OF_EACH_LIMIT
 
 HOSTS = {"hq-gw1", "hq-gw2", "hq-gpu1", "hq-db1", "hq-db2", "hq-db3", "hq-app1", "hq-app2", "edge-gw1"}
@@ -57,26 +56,6 @@ def test_site_changes_nothing_and_restarts_nothing_through_ansible_runner(before
     changed = [e["event_data"] for e in run.events if e["event"] == "runner_on_ok" and e["event_data"].get("res", {}).get("changed")]
     assert not stats["changed"], [(event["host"], event["task"]) for event in changed]
     assert started_at() == before
-
-
-def test_check_mode_of_the_installed_artefact_finds_nothing(installed: dict[str, str], tmp_path: Path) -> None:
-    # As on users' hosts, whose modules nobody begins faster.
-    python = tmp_path / "python.yml"
-    python.write_text("all: {vars: {ansible_python_interpreter: /usr/bin/python3}}\n")
-    inventory = ["-i", str(PROJECT / "inventories/lab"), "-i", str(python)]
-    run = subprocess.run(
-        ["ansible-playbook", *inventory, "sovereign.dify.site", "--check", "--diff", ONE_OF_EACH_LIMIT],
-        cwd=tmp_path,
-        # Ansible's own default copies each module to the host before it runs it: five times the work.
-        env={**installed, "ANSIBLE_PIPELINING": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=900,
-    )
-    counts = changed(run)
-    assert set(counts) >= set(ONE_OF_EACH)
-    assert set(counts.values()) == {0}, run.stdout[-5000:]
 
 
 @pytest.mark.parametrize("verb", ["install", "configure", "service"])
