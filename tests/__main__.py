@@ -108,9 +108,13 @@ def lint() -> list[Outcome]:
         return list(pool.map(lambda name: run(f"lint: {name}", checks[name], captured=True), checks))
 
 
-def unit() -> list[Outcome]:
-    """Unit tests."""
-    return [run("unit", ["pytest", "tests/unit", "--numprocesses", "2"])]
+def unit(captured: bool = False) -> list[Outcome]:
+    """Unit tests.
+
+    Args:
+        captured: As of ``run``.
+    """
+    return [run("unit", ["pytest", "tests/unit", "--numprocesses", "2"], captured=captured)]
 
 
 def sanity(*prefix: str) -> list[Outcome]:
@@ -471,11 +475,14 @@ def everything() -> list[Outcome]:
     """Run all stages; Ansible's sanity tests, newer releases and quiet scenarios in whatever time all others leave the processors."""
     global prepared
     prepared = Substrate()
-    outcomes = lint()
-    if not all(outcome.passed for outcome in outcomes):
-        return outcomes
-    outcomes += unit()
     with ThreadPoolExecutor(1) as pool:
+        # The slowest of the linters keeps one processor busy for minutes.
+        tested = pool.submit(unit, captured=True)
+        outcomes = lint()
+        linted = all(outcome.passed for outcome in outcomes)
+        outcomes += tested.result()
+        if not linted:
+            return outcomes
         outcomes += substrate()
         brought_up: list[Outcome] = []
         compared: list[Outcome] = []
