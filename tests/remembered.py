@@ -21,8 +21,13 @@ from tests import newest
 PROJECT = Path(__file__).resolve().parent.parent
 ALWAYS = ("molecule/shared", ".config/molecule", "lab/image", "lab/substrate", "ansible.cfg", "requirements-dev.txt")
 """What a scenario consists of, whatever it reads: images are made of it before, and kept."""
-OF_ONE = {"dify": ("lab/standins/dify",), newest.SCENARIO: ("tests/newest.py", "tests/tools/newest.txt")}
-"""Likewise, for one scenario each: of what images of its containers are made before, and which releases of Ansible it runs under."""
+OF_ONE = {
+    "dify": ("lab/standins/dify",),
+    newest.SCENARIO: ("tests/newest.py", "tests/tools/newest.txt"),
+    "vllm": ("lab/substrate/model.py", "lab/substrate/quantised.py", "lab/substrate/tensors.py", "lab/substrate/wheelhouse.py", "lab/wheels"),
+    **dict.fromkeys(("log_store", "log_shipper"), ("lab/substrate/victorialogs.py",)),
+}
+"""Likewise, for these alone: what is made before of what runs on their hosts, and which releases of Ansible one runs under."""
 WHOLE = {"standins": ("tests/standins", "lab/standins/dify")}
 """What is no scenario of Molecule, and all that it consists of beside what makes the images."""
 KEPT_SECONDS = 7 * 24 * 3600
@@ -60,6 +65,12 @@ def _state(name: str) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
+def _of_others(scenario: str, name: str) -> bool:
+    """Tell whether a file is one of those that only other scenarios consist of."""
+    owners = {owner for owner, roots in OF_ONE.items() if name.startswith(roots)}
+    return bool(owners) and scenario not in owners
+
+
 def always(scenario: str) -> dict[str, str]:
     """Give the state of what a scenario consists of, whatever it reads.
 
@@ -69,8 +80,9 @@ def always(scenario: str) -> dict[str, str]:
     Returns:
         Hashes by path.
     """
-    roots = (*WHOLE.get(scenario, (f"molecule/{scenario}",)), *ALWAYS, *OF_ONE.get(scenario, ()))
-    return {name: _state(name) for name in sorted(str(path.relative_to(PROJECT)) for root in roots for path in _files(PROJECT / root))}
+    own = (*WHOLE.get(scenario, (f"molecule/{scenario}",)), *OF_ONE.get(scenario, ()))
+    names = {str(path.relative_to(PROJECT)) for root in (*own, *ALWAYS) for path in _files(PROJECT / root)}
+    return {name: _state(name) for name in sorted(names) if name.startswith(own) or not _of_others(scenario, name)}
 
 
 def _imported(name: str, known: Collection[str]) -> set[str]:
@@ -172,7 +184,7 @@ class Passed:
         except (TypeError, ValueError):
             return ""  # cut while it was written, or of another release of these tests
         # Both by the files of today: what decides what is used belongs to them itself.
-        now = {name: _state(name) for name in _used(before)} | always(scenario)
+        now = {name: _state(name) for name in _used(before) if not _of_others(scenario, name)} | always(scenario)
         if time.time() - passed > KEPT_SECONDS or now != {name: before.get(name, "") for name in now}:
             return ""
         return time.strftime("%Y-%m-%d %H:%M", time.localtime(passed))

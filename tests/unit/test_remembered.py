@@ -224,3 +224,19 @@ def test_what_is_no_scenario_is_remembered_by_all_of_its_files(project: Path, mo
     assert found.when("standins")
     write(project, {"tests/standins/test_one.py": "two"})
     assert not found.when("standins")
+
+
+def test_what_is_made_for_the_hosts_of_others_does_not(project: Path, record: Path) -> None:
+    write(project, {"lab/substrate/images.py": "images", "lab/substrate/victorialogs.py": "store", "lab/wheels/vllm.lock": "wheels"})
+    found = remembered.Passed(project / "passed")
+    for scenario in ("web", "log_store", "vllm"):
+        write(project, {f"molecule/{scenario}/converge.yml": scenario})
+        record.write_text(f"molecule/{scenario}/converge.yml\n")
+        found.note(scenario, record, time.time())
+    rerun = {}
+    for name in ("lab/substrate/victorialogs.py", "lab/wheels/vllm.lock", "lab/substrate/images.py"):
+        text = (project / name).read_text()
+        (project / name).write_text("changed")
+        rerun[name] = {scenario for scenario in ("web", "log_store", "vllm") if not found.when(scenario)}
+        (project / name).write_text(text)
+    assert list(rerun.values()) == [{"log_store"}, {"vllm"}, {"web", "log_store", "vllm"}]
