@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -258,3 +259,16 @@ def test_nothing_depends_on_a_notification_that_dies_with_the_run() -> None:
     assert list(PROJECT.glob("roles/*/handlers/*")) == []
     texts = {path: path.read_text(encoding="utf-8") for path in (*PROJECT.glob("roles/*/tasks/*.yml"), *PROJECT.glob("playbooks/**/*.yml"))}
     assert [path for path, text in texts.items() if re.search(r"^ *(notify|handlers): *|flush_handlers", text, re.MULTILINE)] == []
+
+
+def test_programs_that_users_get_have_no_name_that_ansibles_own_tests_refuse() -> None:
+    """Those tests need minutes to say so."""
+    roots = ("plugins", "roles", "playbooks")
+    named = {
+        f"{path.relative_to(PROJECT)}:{node.lineno}"
+        for root in roots
+        for path in (PROJECT / root).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id == "_"
+    }
+    assert sorted(named) == []

@@ -106,7 +106,7 @@ def stop(directory: Path, process: int) -> bool:
     Returns:
         Whether they were whole.
     """
-    for _ in range(TRIES):
+    for dummy in range(TRIES):
         os.kill(process, signal.SIGSTOP)
         if whole(directory):
             os.kill(process, signal.SIGKILL)

@@ -29,7 +29,7 @@ def counters(lines: list[str]) -> tuple[int, dict[str, Mapping[str, Any]]]:
     found: dict[str, Mapping[str, Any]] = {}
     newest = 0
     for line in lines:
-        when, _, text = line.partition(" ")
+        when, dummy, text = line.partition(" ")
         try:
             told = json.loads(text)
             newest = max(newest, int(when))
