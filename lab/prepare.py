@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a file, this one sees only its own directory
 
 from lab.standins.dify import build as dify
-from lab.substrate import docker, images, model, venv, victorialogs, vllm_image, wheelhouse
+from lab.substrate import docker, images, model, search_engine, venv, victorialogs, vllm_image, wheelhouse
 from lab.substrate.steps import Step, run_steps
 
 STEPS: dict[str, Step] = {
@@ -23,6 +23,7 @@ STEPS: dict[str, Step] = {
     "venv": Step("the Python environment .venv, from requirements-dev.txt", venv.prepare),
     "images": Step("host images of Debian 13 and 12, bare and with the roles' packages", images.prepare),
     "victorialogs": Step("VictoriaLogs, built of Debian's source package", victorialogs.prepare),
+    "search_engine": Step("a stand-in for the Elasticsearch of a firm, for tests of what ships logs", search_engine.prepare),
     "wheelhouse": Step("vLLM's CPU build and its wheels, for an install without a network", wheelhouse.prepare),
     "dify": Step("a stand-in for Dify's images, unless LAB_DIFY_IMAGES names others", dify.prepare),
     "model": Step("a tiny random Llama checkpoint, plain and quantised", model.prepare),

@@ -430,7 +430,7 @@ class Substrate:
     Most scenarios need the hosts' images alone, and begin when those are there.
     """
 
-    HOSTS, ARCHIVES, VLLM = ("docker", "venv", "images"), ("dify", "victorialogs"), ("wheelhouse", "model", "vllm")
+    HOSTS, ARCHIVES, VLLM = ("docker", "venv", "images"), ("dify", "victorialogs", "search_engine"), ("wheelhouse", "model", "vllm")
 
     def __init__(self) -> None:
         """Begin."""

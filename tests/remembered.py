@@ -25,7 +25,8 @@ OF_ONE = {
     "dify": ("lab/standins/dify",),
     newest.SCENARIO: ("tests/newest.py", "tests/tools/newest.txt"),
     "vllm": ("lab/substrate/model.py", "lab/substrate/quantised.py", "lab/substrate/tensors.py", "lab/substrate/wheelhouse.py", "lab/wheels"),
-    **dict.fromkeys(("log_store", "log_shipper"), ("lab/substrate/victorialogs.py",)),
+    "log_store": ("lab/substrate/victorialogs.py",),
+    "log_shipper": ("lab/substrate/victorialogs.py", "lab/substrate/search_engine.py"),
 }
 """Likewise, for these alone: what is made before of what runs on their hosts, and which releases of Ansible one runs under."""
 WHOLE = {"standins": ("tests/standins", "lab/standins/dify")}

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from lab.substrate.search_engine import PROGRAM as SEARCH_ENGINE
 from lab.testing import PROJECT, changed, rerun
 
 PKI = "/etc/sovereign/pki"
@@ -152,6 +154,69 @@ def test_nothing_unmasked_waits_on_disk(on: Any) -> None:
         assert [secret for secret in SECRETS if secret in held] == []
     finally:
         on("store").run("systemctl start log_store.service log_store_gate.service")
+
+
+# In front of the stand-in, as a firm's own would be: TLS with a certificate that the host knows, a user and a password.
+SEARCH_PROXY = f"""
+global
+    log stdout format raw local0
+userlist firm
+    user shipper insecure-password its-password
+defaults
+    mode http
+    timeout connect 2s
+    timeout client 30s
+    timeout server 30s
+frontend firm
+    bind 198.18.65.12:9243 ssl crt {PKI}/host.pem
+    http-request auth unless {{ http_auth(firm) }}
+    default_backend engine
+backend engine
+    server engine 127.0.0.1:9200
+"""
+SEARCH = {"name": "firm", "url": "https://198.18.65.12:9243", "index": "platform-logs", "user": "shipper", "password": "its-password"}
+
+
+@pytest.fixture
+def found_there(on: Any) -> Iterator[Callable[[str], list[dict[str, Any]]]]:
+    """Have the host ship to an Elasticsearch, too; give how to search it."""
+    subprocess.run(["docker", "cp", str(SEARCH_ENGINE), "mol-log-shipper-host:/root/engine"], check=True, capture_output=True)
+    host = on("host")
+    host.run(f"cat > /root/firm.cfg <<'END'{SEARCH_PROXY}END")
+    host.check_output("systemd-run --unit=firm-engine /root/engine --addr 127.0.0.1:9200")
+    host.check_output("systemd-run --unit=firm-proxy haproxy -f /root/firm.cfg")
+
+    def search(text: str) -> list[dict[str, Any]]:
+        asked = json.dumps({"size": 10000, "query": {"match_phrase": {"message": text}}})
+        url = "http://127.0.0.1:9200/platform-logs/_search"
+        said = host.run(f"curl --silent --max-time 10 {url} --header 'Content-Type: application/json' --data '{asked}'").stdout
+        return [hit["_source"] for hit in json.loads(said or "{}").get("hits", {}).get("hits", [])]
+
+    own = {"name": "store", "url": "https://198.18.65.11:9449/insert/elasticsearch"}
+    done = rerun("--limit=host", "--tags=log_shipper", log_shipper_targets=[own, SEARCH])
+    assert done.returncode == 0, done.stdout
+    yield search
+    done = rerun("--limit=host", "--tags=log_shipper")
+    assert done.returncode == 0, done.stdout
+    host.run("systemctl stop firm-proxy firm-engine")
+
+
+def test_an_elasticsearch_of_yours_gets_the_same_lines(on: Any, query: Query, found_there: Callable[[str], list[dict[str, Any]]]) -> None:
+    mark = f"{time.time_ns():x}"
+    lines = [f"{datetime.now(UTC).isoformat()} INFO {mark} {place} {SECRETS[4]}" for place in range(1000)]
+    write(on, *lines[:500], to=BOOKS)
+    until("the first lines", lambda: len(found_there(mark)) == 500, ARRIVES_S)
+    # It is away while more is written.
+    on("host").run("systemctl stop firm-proxy")
+    write(on, *lines[500:], to=BOOKS)
+    until("all lines at the store", lambda: len(query(mark)) == 1000, ARRIVES_S + 10)
+    assert len(found_there(mark)) == 500
+    on("host").check_output("systemd-run --unit=firm-proxy haproxy -f /root/firm.cfg")
+    until("all lines", lambda: len(found_there(mark)) >= 1000, 60)
+    found = found_there(mark)
+    assert sorted(int(line["message"].split()[3]) for line in found) == list(range(1000))
+    assert {(line["site"], line["host"], line["service"], line["level"]) for line in found} == {("hq", "host", "books", "info")}
+    assert SECRETS[4] not in json.dumps(found)
 
 
 def test_the_journal_is_not_written_once_more(on: Any) -> None:
