@@ -183,7 +183,7 @@ def found_there(on: Any) -> Iterator[Callable[[str], list[dict[str, Any]]]]:
     subprocess.run(["docker", "cp", str(SEARCH_ENGINE), "mol-log-shipper-host:/root/engine"], check=True, capture_output=True)
     host = on("host")
     host.run(f"cat > /root/firm.cfg <<'END'{SEARCH_PROXY}END")
-    host.check_output("systemd-run --unit=firm-engine /root/engine --addr 127.0.0.1:9200")
+    host.check_output("systemd-run --unit=firm-engine /root/engine -addr 127.0.0.1:9200 -no-stdin-watch")
     host.check_output("systemd-run --unit=firm-proxy haproxy -f /root/firm.cfg")
 
     def search(text: str) -> list[dict[str, Any]]:
