@@ -48,7 +48,7 @@ def test_a_renewed_certificate_is_served_without_a_restart_and_the_changes_are_t
         assert renewed.startswith("serial=")
         assert renewed != shown[host]
         # Sentinel holds no data, and is restarted for it.
-        until(lambda at=address, new=renewed: on("redis1").check_output(SERIAL.format(address=at, port=26379)) == new, 10)
+        until(lambda at=address, new=renewed: on("redis1").run(SERIAL.format(address=at, port=26379)).stdout.strip() == new, 10)
         assert "reports" not in admin(on, host, "acl users").split()
         assert admin(on, host, "config get min-replicas-max-lag").split()[1] == "2"
     assert processes(on) == before
