@@ -22,7 +22,7 @@ STEPS: dict[str, Step] = {
     "docker": Step("a Docker daemon answers, and the tools to make images are there", docker.prepare),
     "venv": Step("the Python environment .venv, from requirements-dev.txt", venv.prepare),
     "images": Step("host images of Debian 13 and 12, bare and with the roles' packages", images.prepare),
-    "victorialogs": Step("VictoriaLogs, built of Debian's source package", victorialogs.prepare),
+    "victorialogs": Step("VictoriaLogs and vmalert, built of Debian's source package", victorialogs.prepare),
     "search_engine": Step("a stand-in for the Elasticsearch of a firm, for tests of what ships logs", search_engine.prepare),
     "wheelhouse": Step("vLLM's CPU build and its wheels, for an install without a network", wheelhouse.prepare),
     "dify": Step("a stand-in for Dify's images, unless LAB_DIFY_IMAGES names others", dify.prepare),

@@ -14,7 +14,7 @@ from tests.lab.watched import MEMBERS, WATCHED, api, firing, query, told
 
 UNITS = {
     "metrics": r"/(prometheus[\w-]*|exporters|alert_relay|mtail|status_page)\.service",
-    "logs": r"/log_(shipper|store|store_gate)\.service",
+    "logs": r"/log_(shipper|store|store_gate|alerts)\.service",
 }
 PROGRAMS_S = 60
 """Seconds between two runs of the programs that print metrics."""

@@ -25,7 +25,14 @@ sites:
     hosts:
       hq-mon1: {address: 198.18.1.51, groups: [alertmanager, prometheus]}
       hq-mon2: {address: 198.18.1.52, groups: [alertmanager]}
-      hq-mon3: {address: 198.18.1.53, groups: [prometheus]}
+      hq-mon3: {address: 198.18.1.53, groups: [prometheus, log_store]}
+      hq-log1: {address: 198.18.1.54, groups: [log_store]}
+  edge:
+    clearance: restricted
+    networks: [198.18.2.0/24]
+    admin_networks: [198.18.1.0/24]
+    hosts:
+      edge-log1: {address: 198.18.2.54, groups: [log_store]}
 """
 FACTS = {"distribution": "Debian", "distribution_major_version": "13"}
 SMTP = {"host": "mail.bank.example", "from": "alerts@bank.example"}
@@ -207,13 +214,12 @@ def test_the_relay_is_given_its_robots_and_nothing_else() -> None:
     assert (read_back.address, read_back.port, read_back.language, read_back.timeout) == ("127.0.0.1", 9096, "en", 10)
 
 
-def test_clients_and_members_are_let_in_by_address_and_name() -> None:
-    names = ["hq-mon1.lab.internal", "hq-mon2.lab.internal", "hq-mon3.lab.internal"]
-    assert read("__alertmanager_allowed_names") == names
-    assert read("__alertmanager_member_names") == names[:2]
+def test_clients_and_members_of_the_site_are_let_in_by_address_and_name() -> None:
+    assert read("__alertmanager_allowed_names") == [f"{name}.lab.internal" for name in ("hq-log1", "hq-mon1", "hq-mon2", "hq-mon3")]
+    assert read("__alertmanager_member_names") == ["hq-mon1.lab.internal", "hq-mon2.lab.internal"]
     rules = read("__alertmanager_firewall_rules")
     assert [(rule["chain"], rule["ports"], rule["peers"]) for rule in rules] == [
-        ("input", [9093], ["198.18.1.51", "198.18.1.52", "198.18.1.53"]),
+        ("input", [9093], ["198.18.1.51", "198.18.1.52", "198.18.1.53", "198.18.1.54"]),
         ("input", [9094], ["198.18.1.52"]),
         ("output", [9094], ["198.18.1.52"]),
     ]

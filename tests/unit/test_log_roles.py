@@ -27,6 +27,8 @@ sites:
       hq-mon2: {address: 198.18.1.52, groups: [log_store]}
       hq-db1: {address: 198.18.1.21, groups: [etcd]}
 """
+ALERTS = {"log_store_alert_archive": "/srv/vmutils-linux-amd64-v1.124.0.tar.gz", "log_store_alert_archive_sha256": "1" * 64}
+MANAGERS = [{"name": "hq-mon1", "address": "198.18.1.51"}, {"name": "hq-mon2", "address": "198.18.1.52"}]
 STORE = {"log_store_archive": "/srv/victoria-logs-linux-amd64-v1.24.0.tar.gz", "log_store_archive_sha256": "0" * 64}
 
 
@@ -119,6 +121,7 @@ def test_what_is_right_is_not_refused() -> None:
     assert read("log_shipper", "__log_shipper_faults") == []
     assert read("log_store", "__log_store_faults", **STORE) == []
     assert read("log_store", "__log_store_faults", **STORE, log_store_retention_days=30, log_store_short_retention=True) == []
+    assert read("log_store", "__log_store_faults", **STORE, **ALERTS) == []
     elastic = [{"name": "elastic", "url": "https://elastic.bank.example:9200", "user": "u", "password": "p"}]
     assert read("log_shipper", "__log_shipper_faults", log_shipper_targets=elastic) == []
 
@@ -128,6 +131,7 @@ def test_what_is_right_is_not_refused() -> None:
     [
         ("log_store", {"log_store_archive": ""}, "Give log_store_archive"),
         ("log_store", {"log_store_archive_sha256": "abc"}, "Give log_store_archive"),
+        ("log_store", ALERTS | {"log_store_alert_archive_sha256": ""}, "Give log_store_alert_archive_sha256"),
         ("log_store", {"log_store_retention_days": 179}, "(179) is less than 180"),
         ("log_store", {"log_store_retention_days": 0, "log_store_short_retention": True}, "must be from 1"),
         ("log_store", {"log_store_max_size": "200"}, "must be sizes such as 200GiB"),
@@ -174,6 +178,54 @@ def test_all_hosts_of_a_site_with_a_store_may_add_and_members_may_ask() -> None:
     writers = read("log_store", "__log_store_firewall_rules[0].peers")
     assert writers == ["198.18.1.21", "198.18.1.52"]
     assert [host["name"] for host in read("log_store", "log_store_readers")] == ["hq-mon1", "hq-mon2"]
+
+
+def test_alerts_of_logs_need_a_program_and_an_alertmanager() -> None:
+    assert read("log_store", "__log_store_alerting") is False
+    assert read("log_store", "__log_store_alerting", **ALERTS) is False, "this site has no Alertmanager"
+    assert read("log_store", "__log_store_alerting", log_store_alertmanagers=MANAGERS) is False
+    assert read("log_store", "__log_store_alerting", **ALERTS, log_store_alertmanagers=MANAGERS) is True
+    for alertmanagers, ports, peers in (([], [9428], []), (MANAGERS, [9428, 8880], ["198.18.1.52"])):
+        given = {**STORE, **ALERTS, "log_store_alertmanagers": alertmanagers}
+        assert read("log_store", "__log_store_listen[1]", **given) == {"address": "127.0.0.1", "ports": ports}
+        rule = read("log_store", "__log_store_firewall_rules[1]", **given)
+        assert (rule["chain"], rule["ports"], rule["peers"]) == ("output", [9093], peers)
+
+
+def test_every_member_tells_every_alertmanager_with_the_same_labels() -> None:
+    given = role_variables.role_variables("log_store", CLUSTER, "hq-mon1") | ALERTS
+    unit = role_variables.template("log_store", "log_alerts.service", given | {"ansible_managed": "Managed", "log_store_alertmanagers": MANAGERS})
+    for address in ("198.18.1.51", "198.18.1.52"):
+        assert f"  -notifier.url=https://{address}:9093 \\\n" in unit
+        assert f"\nIPAddressAllow={address}\n" in unit
+    assert "-external.label=cluster=example" in unit
+    assert "-external.label=site=hq" in unit
+    command = unit[unit.index("ExecStart=") : unit.index("\nRestart=")]
+    assert all(line.endswith("\\") for line in command.splitlines()[:-1]), command
+    assert "hq-mon1" not in command, "what only one member says would make two alerts of one"
+
+
+def test_the_rules_of_the_sites_groups_and_ones_own_are_checked_by_vmalert() -> None:
+    given = {**STORE, **ALERTS, "log_store_alert_groups": ["baseline", "etcd", "redis"], "log_store_alert_extra_rules": ["/srv/own.yml"]}
+    found = read("log_store", "__log_store_alert_files", **given)
+    assert [one["dest"].rpartition("/")[2] for one in found] == ["baseline.yml", "redis.yml", "extra_own.yml"]
+    checked = "/usr/local/lib/sovereign/log_store/1111111111111111/vmalert-prod -dryRun -loggerLevel=ERROR -rule.defaultRuleType=vlogs -rule=%s"
+    assert {one["validate"] for one in found} == {checked}
+
+
+def test_what_vmalert_says_of_its_rules_is_told_in_sentences() -> None:
+    rule = {"name": "A", "health": "ok", "lastError": "", "lastEvaluation": "2026-11-30T19:05:58Z"}
+
+    def unwell(*rules: dict[str, str]) -> list[str]:
+        return list(read("log_store", "__log_store_alerts_unwell", __log_store_rules_answer={"json": {"data": {"groups": [{"rules": list(rules)}]}}}))
+
+    assert unwell(rule) == []
+    [said] = unwell(rule, rule | {"name": "B", "lastEvaluation": "0001-01-01T00:00:00Z"})
+    assert said.startswith("vmalert has not evaluated B in a minute")
+    [said] = unwell(rule, rule | {"name": "C", "health": "err", "lastError": "no such pipe"})
+    assert said.startswith("vmalert cannot evaluate C: no such pipe. Mend the expression")
+    [said] = read("log_store", "__log_store_alerts_unwell", __log_store_rules_answer={"msg": "Connection refused"})
+    assert said.startswith("vmalert does not answer at 127.0.0.1:8880 (Connection refused)")
 
 
 STATS = """1 { "name": "to_one", "origin": "core.action", "processed": 5, "suspended": 0, "resumed": 0 }

@@ -317,7 +317,7 @@ def test_a_runbook_is_split_at_its_alerts() -> None:
 
 def test_each_alert_of_the_site_has_its_page() -> None:
     found = json.loads(read("__status_page_made", status_page_groups=ROLES)["runbooks.json"])
-    for path in PROJECT.glob("roles/*/monitoring/rules.yml"):
+    for path in [*PROJECT.glob("roles/*/monitoring/rules.yml"), *PROJECT.glob("roles/*/monitoring/log_rules.yml")]:
         for group in yaml.safe_load(path.read_text())["groups"]:
             for rule in group["rules"]:
                 if "alert" in rule:

@@ -1,4 +1,4 @@
-"""Nothing is lost at either store, also of what was written while it was away; who may not add or ask is refused."""
+"""Nothing is lost at either store, also of what was written while it was away; what they find is an alert; who may not add or ask is refused."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,8 +20,11 @@ ADDRESSES = {"one": "198.18.64.11", "two": "198.18.64.12", "three": "198.18.64.1
 PKI = "/etc/sovereign/pki"
 BOOKS = "/var/log/ledger/books.log"
 ARRIVES_S = 10.0
+ALERTS_S = 90.0
+"""Seconds until an alert: half a minute until the time that is asked for has passed, another until the evaluation, and the way of the lines."""
 COUNT = 12000
 AWAY_S = 60.0
+GOOD = "_time:5m service:=books | stats by (host) count() as lines | filter lines:>1000000"
 Query = Callable[..., list[dict[str, Any]]]
 
 
@@ -137,6 +141,91 @@ def test_a_line_tells_whose_certificate_it_came_with(on: Any, query: Query) -> N
     assert found["shipped_by"] == "three.logs.test"
 
 
+def alerts(on: Any, name: str) -> list[dict[str, Any]]:
+    """Ask Alertmanager for the active alerts of a name."""
+    shown = f"--cacert {PKI}/ca.crt --cert {PKI}/host.crt --key {PKI}/host.key"
+    url = f"https://{ADDRESSES['one']}:9093/api/v2/alerts?filter=alertname=%22{name}%22"
+    found = json.loads(on("one").check_output(f"curl --silent --fail --max-time 10 {shown} '{url}'"))
+    return [one for one in found if one["status"]["state"] == "active"]
+
+
+def rules(on: Any, store: str) -> dict[str, dict[str, Any]]:
+    """Ask vmalert of a member for its rules, by their names."""
+    said = json.loads(on(store).check_output("curl --silent --fail --max-time 10 http://127.0.0.1:8880/api/v1/rules"))
+    return {rule["name"]: rule for group in said["data"]["groups"] for rule in group["rules"]}
+
+
+def test_failed_logins_are_one_alert_though_two_stores_tell_of_them(on: Any) -> None:
+    assert alerts(on, "HostLoginsFail") == []
+    on("three").run('for i in $(seq 25); do logger -t sshd "Failed password for root from 198.18.64.9 port $((50000 + i)) ssh2"; done')
+    said = "25 logins over SSH have failed on three in five minutes."
+    # An evaluation in the midst of the lines has counted fewer.
+    [found] = until("the alert", lambda: [one for one in alerts(on, "HostLoginsFail") if one["annotations"]["summary"] == said], ALERTS_S)
+    assert found["labels"] == {
+        "alertname": "HostLoginsFail",
+        "severity": "warning",
+        "role": "baseline",
+        "host": "three",
+        "instance": "three",
+        "site": "hq",
+        "cluster": "mol-log-store",
+    }
+    until("both stores tell of it", lambda: {rules(on, store)["HostLoginsFail"]["state"] for store in STORES} == {"firing"}, ALERTS_S)
+    assert len(alerts(on, "HostLoginsFail")) == 1
+
+
+def test_an_alert_of_a_role_that_only_this_scenario_knows_ends_with_its_lines(on: Any) -> None:
+    on("three").run(f'echo "$(date -Is) ERROR the clerk lost its book" >> {BOOKS}')
+    [found] = until("the alert", lambda: alerts(on, "LedgerBookLost"), ALERTS_S)
+    assert (found["labels"]["role"], found["labels"]["instance"]) == ("ledger", "three")
+    assert found["annotations"]["summary"] == "The ledger of three has lost 1 books."
+    until("the alert is over", lambda: not alerts(on, "LedgerBookLost"), 60 + ALERTS_S)
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_every_rule_can_be_evaluated(on: Any, store: str) -> None:
+    found = rules(on, store)
+    assert {"HostLoginsFail", "LedgerBookLost"} <= set(found)
+    assert {name: rule["lastError"] for name, rule in found.items() if rule["health"] != "ok"} == {}
+    # What the alerts LogAlertsFailing and LogAlertsNotSent are made of.
+    metrics = on(store).check_output("curl --silent --fail --max-time 10 http://127.0.0.1:8880/metrics")
+    assert re.search(r'^vmalert_alerting_rules_errors_total\{[^}]*group="ledger_logs"[^}]*\} \d+$', metrics, re.MULTILINE)
+    assert re.search(r"^vmalert_alerts_send_errors_total\{[^}]*\} \d+$", metrics, re.MULTILINE)
+
+
+def test_a_store_is_let_in_by_its_name_and_another_host_is_not(on: Any) -> None:
+    ask = f"curl --silent --max-time 5 --cacert {PKI}/ca.crt"
+    url = f"https://{ADDRESSES['one']}:9093/api/v2/status"
+    assert on("two").run(f"{ask} --cert {PKI}/host.pem --fail {url}").rc == 0
+    assert on("three").run(f"{ask} --cert {PKI}/host.pem {url}").rc, "the firewall"
+    pem = on("three").check_output(f"cat {PKI}/host.pem")
+    on("two").run(f"umask 077; cat > /root/three.pem <<'END'\n{pem}\nEND")
+    assert on("two").run(f"{ask} --cert /root/three.pem {url}").rc, "a certificate of another name"
+
+
+@pytest.mark.parametrize(
+    ("expr", "told"),
+    [
+        ("_time:5m service:=books | stats by (host count() as n", "stats"),
+        ("_time:5m service:=books", "stats"),
+    ],
+)
+def test_a_broken_rule_is_refused_and_changes_nothing(on: Any, tmp_path: Path, expr: str, told: str) -> None:
+    look = "sha256sum /etc/sovereign/log_store/rules/* /etc/systemd/system/log_alerts.service; systemctl show --property=InvocationID log_alerts"
+    before = on("one").check_output(look)
+    file = tmp_path / "broken.yml"
+    file.write_text(json.dumps({"groups": [{"name": "broken", "type": "vlogs", "rules": [{"alert": "Broken", "expr": expr}]}]}))
+    # One file that would be taken, before the one that is not, shows that it is put back.
+    good = tmp_path / "a_good.yml"
+    good.write_text(json.dumps({"groups": [{"name": "good", "type": "vlogs", "rules": [{"alert": "Good", "expr": GOOD}]}]}))
+    done = rerun("--limit=one", "--tags=log_store", log_store_alert_extra_rules=[str(good), str(file)])
+    assert done.returncode != 0
+    said = " ".join(done.stdout.split())
+    assert "extra_broken" in said
+    assert told in said
+    assert on("one").check_output(look) == before
+
+
 @pytest.mark.parametrize("store", STORES)
 def test_tls_is_the_platforms(on: Any, store: str) -> None:
     assert not tls_faults(on(store), f"{ADDRESSES[store]}:9449")
@@ -148,6 +237,7 @@ def test_tls_is_the_platforms(on: Any, store: str) -> None:
         ("one", {"log_store_retention_days": 90}, "is less than 180"),
         ("one", {"log_store_max_size": "lots"}, "must be sizes such as"),
         ("one", {"log_store_archive_sha256": "0" * 64}, "and not the declared one"),
+        ("one", {"log_store_alert_archive_sha256": "0" * 64}, "(log_store_alert_archive_sha256). Bring the right file"),
     ],
 )
 def test_bad_knobs_are_refused(limit: str, knobs: dict[str, Any], told: str) -> None:
