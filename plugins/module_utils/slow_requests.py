@@ -57,7 +57,7 @@ TERMINATIONS = {
 }
 """First letter of HAProxy's termination state, in words."""
 PHASES = {
-    "R": "before the request was whole",
+    "R": "at the request",
     "Q": "in the queue",
     "C": "connecting to the server",
     "H": "before the answer began",
