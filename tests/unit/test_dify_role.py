@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -218,6 +219,28 @@ def test_the_proxy_of_a_host_serves_its_processes_and_finds_all_of_the_site(host
     assert "Retry-After" in text
     assert "{{" not in text
     assert "{%" not in text
+
+
+def test_the_proxy_logs_each_request_as_json_with_the_id_that_it_passes_on(host: Rendered) -> None:
+    text = host.text("/etc/dify/haproxy.cfg")
+    [line] = re.findall(r"^ +log-format '(.*)'$", text, re.MULTILINE)
+    # Texts stand in quotes, numbers do not.
+    filled = re.sub(r'(?<=")(?:%(?:\[[^]]*\]|[a-z]+))(?=")', "text", line)
+    said = json.loads(re.sub(r"%[A-Za-z]+", "-1", filled))
+    assert {name for name, value in said.items() if value == -1} == {
+        *("status", "bytes_in", "bytes_out", "request_ms", "queue_ms", "connect_ms", "first_byte_ms", "total_ms")
+    }
+    # What a client writes is escaped, and its query is not there.
+    assert '"method":"%[var(txn.method),json(utf8ps)]","path":"%[var(txn.path),bytes(0,200),json(utf8ps)]"' in line
+    declared = yaml.safe_load((ROLE / "monitoring/logs.yml").read_text(encoding="utf-8"))["sources"]["dify_proxy"]
+    assert set(declared["fields"].values()) == set(said)
+    # Whatever takes requests names them; the metrics are for Prometheus alone.
+    places = re.split(r"^(?=(?:frontend|listen|backend) )", text, flags=re.MULTILINE)
+    takes = {place.split()[1]: place for place in places if place.startswith(("frontend", "listen"))}
+    assert {name for name, place in takes.items() if "http-request set-header X-Request-ID %[var(txn.id)]" not in place} == {"metrics"}
+    # The first rule that may end a request comes after its name, but for checks, which are not logged.
+    ending = "http-request return status 404 if of_users"
+    assert takes["active_plugin_daemon"].index("set-var(txn.id)") < takes["active_plugin_daemon"].index(ending)
 
 
 def test_the_supervisor_reaches_postgresql_as_dify_does(host: Rendered) -> None:

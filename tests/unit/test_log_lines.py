@@ -217,11 +217,26 @@ NGINX = (
             {"backend": "postgresql", "server": "db1"},
         ),
         (
-            '10.10.1.11:5100 [30/Nov/2026:19:05:58.1] api~ api/app1 0/0/1/20/21 200 512 - - ---- 1/1/0/0/0 0/0 "GET /x HTTP/1.1"',
+            '{"request_id":"0af7651916cd43dd8448eb211c80319c","frontend":"api","address":"10.10.1.11","method":"POST","path":"/v1/chat-messages",'
+            '"backend":"api","server":"dify_api_1","status":503,"bytes_in":900,"bytes_out":512,"request_ms":0,"queue_ms":10001,"connect_ms":-1,'
+            '"first_byte_ms":-1,"total_ms":10001,"retries":"0","end":"sQ"}',
             "dify",
             "dify_proxy.service",
-            {"status": 200, "bytes_out": 512, "service": "dify_proxy"},
+            {
+                "service": "dify_proxy",
+                "request_id": "0af7651916cd43dd8448eb211c80319c",
+                "frontend": "api",
+                "server": "dify_api_1",
+                "status": 503,
+                "bytes_out": 512,
+                "milliseconds": 10001,
+                "queue_milliseconds": 10001,
+                "first_byte_milliseconds": -1,
+                "end": "sQ",
+                "@timestamp": "2026-11-30T19:05:58.123456Z",
+            },
         ),
+        ("[WARNING]  (12) : Server api/dify_api_1 is DOWN", "dify", "dify_proxy.service", {"level": "warning", "service": "dify_proxy"}),
         (
             '{"ts":"2026-11-30T19:05:58.000Z","level":"ERROR","message":"m","req_id":"abc"}',
             "dify",

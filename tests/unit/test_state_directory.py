@@ -200,6 +200,7 @@ CONFIGURE_NOTHING = {
     "rolling_restart": "restarts what lies on the hosts",
     "rolling_upgrade": "installs packages; what lies on the hosts is started again",
     "service_level": "asks what Prometheus knows",
+    "slow_requests": "asks what the log stores know",
     "switchover": "asks the services",
 }
 

@@ -82,6 +82,24 @@ def test_what_is_down_on_one_host_is_served_by_the_other(on: Any, ask: Any, unit
         on("app1").check_output(f"systemctl start {unit}")
 
 
+def test_a_request_is_in_the_proxys_log_by_the_entrys_id_and_without_its_query(on: Any, ask: Any) -> None:
+    mark = f"logged-{time.time_ns():x}"
+    # What a client writes into a path cannot end the text that it stands in.
+    ask('/console/api/"quoted?api_key=hunter22', f"--path-as-is --header 'X-Request-ID: {mark}'")
+
+    def logged() -> list[dict[str, Any]]:
+        lines = "".join(on(host).run("journalctl --unit dify_proxy --output cat --since -5min").stdout for host in APPS).splitlines()
+        return [said for line in lines if line.startswith("{") and (said := json.loads(line))["request_id"] == mark]
+
+    wait_for(logged, 10)
+    [one] = logged()
+    assert (one["frontend"], one["method"], one["path"]) == ("api", "GET", '/console/api/"quoted')
+    assert one["server"].startswith("dify_api_")
+    assert min(one["queue_ms"], one["connect_ms"], one["first_byte_ms"]) >= 0
+    assert one["queue_ms"] + one["connect_ms"] + one["first_byte_ms"] <= one["total_ms"]
+    assert "hunter22" not in json.dumps(one)
+
+
 def test_a_reload_of_the_proxy_asks_no_plugin_daemon_where_there_is_none(on: Any) -> None:
     asked = "for n in $(seq 150); do curl --silent --output /dev/null --write-out '%{http_code} ' http://127.0.0.1:5003/health/check; done"
     for host in APPS:
