@@ -131,7 +131,8 @@ def visit(page: Page, url: str, wanted: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     """Make the visits."""
     asked = json.load(sys.stdin)
-    with tempfile.TemporaryDirectory() as profile:
+    # Its processes may still write there when it is gone.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         command = ["chromium", *FLAGS, f"--user-data-dir={profile}", "about:blank"]
         browser = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
