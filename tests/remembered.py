@@ -24,7 +24,7 @@ ALWAYS = ("molecule/shared", ".config/molecule", "lab/image", "lab/substrate", "
 OF_ONE = {
     "dify": ("lab/standins/dify",),
     newest.SCENARIO: ("tests/newest.py", "tests/tools/newest.txt"),
-    "vllm": ("lab/substrate/model.py", "lab/substrate/quantised.py", "lab/substrate/tensors.py", "lab/substrate/wheelhouse.py", "lab/wheels"),
+    "vllm": ("lab/substrate/model.py", "lab/substrate/quantised.py", "lab/substrate/tensors.py", "lab/substrate/wheelhouse.py"),
     "log_store": ("lab/substrate/victorialogs.py",),
     "log_shipper": ("lab/substrate/victorialogs.py", "lab/substrate/search_engine.py"),
 }

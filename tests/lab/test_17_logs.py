@@ -93,21 +93,7 @@ def test_no_secret_of_the_platform_is_in_the_store() -> None:
     assert [name for name, text in texts.items() if text in kept] == []
 
 
-SERVICES = (
-    "nginx",
-    "model_gateway",
-    "postgresql",
-    "pgbouncer",
-    "redis",
-    "rabbitmq",
-    "object_storage",
-    "etcd",
-    "dify",
-    "dify_proxy",
-    "vllm",
-    "keepalived",
-    "sshd",
-)
+SERVICES = ("nginx", "model_gateway", "postgresql", "pgbouncer", "redis", "rabbitmq", "etcd", "dify", "dify_proxy", "vllm", "keepalived", "sshd")
 
 
 def test_services_are_known_by_name() -> None:

@@ -227,14 +227,14 @@ def test_what_is_no_scenario_is_remembered_by_all_of_its_files(project: Path, mo
 
 
 def test_what_is_made_for_the_hosts_of_others_does_not(project: Path, record: Path) -> None:
-    write(project, {"lab/substrate/images.py": "images", "lab/substrate/victorialogs.py": "store", "lab/wheels/vllm.lock": "wheels"})
+    write(project, {"lab/substrate/images.py": "images", "lab/substrate/victorialogs.py": "store", "lab/substrate/wheelhouse.py": "wheels"})
     found = remembered.Passed(project / "passed")
     for scenario in ("web", "log_store", "vllm"):
         write(project, {f"molecule/{scenario}/converge.yml": scenario})
         record.write_text(f"molecule/{scenario}/converge.yml\n")
         found.note(scenario, record, time.time())
     rerun = {}
-    for name in ("lab/substrate/victorialogs.py", "lab/wheels/vllm.lock", "lab/substrate/images.py"):
+    for name in ("lab/substrate/victorialogs.py", "lab/substrate/wheelhouse.py", "lab/substrate/images.py"):
         text = (project / name).read_text()
         (project / name).write_text("changed")
         rerun[name] = {scenario for scenario in ("web", "log_store", "vllm") if not found.when(scenario)}
