@@ -27,8 +27,15 @@ BROKEN_BY_NATURE = {
 }
 """Alerts that fire in the lab, and what of it is not as on a machine."""
 LOOK_BACK = {
-    *("DifyLeaseMoves", "DifyUnitFlaps", "EtcdLeaderChanges", "HostOutOfMemory", "HostUnitFlaps", "KeepalivedMoved"),
-    "ModelGatewayRestrictedModelProbed",
+    *(
+        "DifyLeaseMoves",
+        "DifyUnitFlaps",
+        "EtcdLeaderChanges",
+        "HostOutOfMemory",
+        "HostUnitFlaps",
+        "KeepalivedMoved",
+        "ModelGatewayRestrictedModelProbed",
+    ),
     *("ModelGatewayStranger", "NginxErrorBudgetBurns", "NginxErrorBudgetBurnsFast", "PostgresqlLeaderChanged", "VllmInstanceRestarts"),
 }
 """Alerts that tell of what was. Where these tests are repeated after hosts were struck, they say so rightly."""

