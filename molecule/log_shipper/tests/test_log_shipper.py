@@ -203,7 +203,7 @@ def found_there(on: Any) -> Iterator[Callable[[str], list[dict[str, Any]]]]:
 
 def test_an_elasticsearch_of_yours_gets_the_same_lines(on: Any, query: Query, found_there: Callable[[str], list[dict[str, Any]]]) -> None:
     mark = f"{time.time_ns():x}"
-    lines = [f"{datetime.now(UTC).isoformat()} INFO {mark} {place} {SECRETS[4]}" for place in range(1000)]
+    lines = [f"{datetime.now(UTC).isoformat()} INFO {mark} {SECRETS[4]}: {place}" for place in range(1000)]
     write(on, *lines[:500], to=BOOKS)
     until("the first lines", lambda: len(found_there(mark)) == 500, ARRIVES_S)
     # It is away while more is written.
@@ -214,7 +214,7 @@ def test_an_elasticsearch_of_yours_gets_the_same_lines(on: Any, query: Query, fo
     on("host").check_output("systemd-run --unit=firm-proxy haproxy -f /root/firm.cfg")
     until("all lines", lambda: len(found_there(mark)) >= 1000, 60)
     found = found_there(mark)
-    assert sorted(int(line["message"].split()[3]) for line in found) == list(range(1000))
+    assert sorted(int(line["message"].rpartition(": ")[2]) for line in found) == list(range(1000))
     assert {(line["site"], line["host"], line["service"], line["level"]) for line in found} == {("hq", "host", "books", "info")}
     assert SECRETS[4] not in json.dumps(found)
 
