@@ -622,8 +622,9 @@ def test_rules_ask_for_nothing_that_no_program_prints(role: str) -> None:
 
 @pytest.mark.parametrize("role", [*ROLES, "dify", "vllm"])
 def test_each_alert_has_its_place_in_the_runbook(role: str) -> None:
-    document = yaml.safe_load((PROJECT / "roles" / role / "monitoring/rules.yml").read_text(encoding="utf-8"))
-    alerts = [rule for group in document["groups"] for rule in group["rules"] if "alert" in rule]
+    files = [PROJECT / "roles" / role / "monitoring" / name for name in ("rules.yml", "log_rules.yml")]
+    documents = [yaml.safe_load(file.read_text(encoding="utf-8")) for file in files if file.is_file()]
+    alerts = [rule for document in documents for group in document["groups"] for rule in group["rules"] if "alert" in rule]
     headings = re.findall(r"^## (\w+)$", (PROJECT / f"docs/runbooks/{role}.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert headings == list(dict.fromkeys(rule["alert"] for rule in alerts))
     for rule in alerts:

@@ -52,11 +52,12 @@ def test_the_gateways_paths_are_those_that_the_gateway_serves() -> None:
 
 
 def test_headers_that_difys_proxies_believe_are_set_or_cleared_at_the_entry() -> None:
-    believed = set(re.findall(r"req\.f?hdr\(([\w-]+)\)", (ROLE.parent / "dify/templates/haproxy.cfg.j2").read_text(encoding="utf-8"))) - {"host"}
-    ours = set(re.findall(r"proxy_set_header ([\w-]+)", (ROLE / "templates/nginx.conf.j2").read_text(encoding="utf-8")))
-    cleared = yaml.safe_load((ROLE / "vars/main.yml").read_text(encoding="utf-8"))["__nginx_cleared_headers"]
-    assert {"X-Dify-From", "X-Sovereign-Tier"} <= believed <= ours | set(cleared)
-    assert ours & set(cleared) == set()
+    proxies = (ROLE.parent / "dify/templates/haproxy.cfg.j2").read_text(encoding="utf-8").lower()
+    believed = set(re.findall(r"req\.f?hdr\(([\w-]+)\)", proxies)) - {"host"}
+    ours = set(re.findall(r"proxy_set_header ([\w-]+)", (ROLE / "templates/nginx.conf.j2").read_text(encoding="utf-8").lower()))
+    cleared = {name.lower() for name in yaml.safe_load((ROLE / "vars/main.yml").read_text(encoding="utf-8"))["__nginx_cleared_headers"]}
+    assert {"x-dify-from", "x-sovereign-tier", "x-request-id"} <= believed <= ours | cleared
+    assert ours & cleared == set()
 
 
 def test_dify_is_asked_with_mutual_tls_and_sockets_stay_with_one_server() -> None:

@@ -169,6 +169,8 @@ def test_failed_logins_are_one_alert_though_two_stores_tell_of_them(on: Any) -> 
         "instance": "three",
         "site": "hq",
         "cluster": "mol-log-store",
+        # By vmalert: which of a query's figures it is.
+        "stats_result": "failures",
     }
     until("both stores tell of it", lambda: {rules(on, store)["HostLoginsFail"]["state"] for store in STORES} == {"firing"}, ALERTS_S)
     assert len(alerts(on, "HostLoginsFail")) == 1
