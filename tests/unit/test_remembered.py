@@ -240,3 +240,11 @@ def test_what_is_made_for_the_hosts_of_others_does_not(project: Path, record: Pa
         rerun[name] = {scenario for scenario in ("web", "log_store", "vllm") if not found.when(scenario)}
         (project / name).write_text(text)
     assert list(rerun.values()) == [{"log_store"}, {"vllm"}, {"web", "log_store", "vllm"}]
+
+
+def test_one_whose_playbook_is_a_link_is_remembered(project: Path, record: Path) -> None:
+    (project / "molecule/linked").mkdir()
+    (project / "molecule/linked/converge.yml").symlink_to("../web/converge.yml")
+    found = remembered.Passed(project / "passed")
+    found.note("linked", record, time.time())
+    assert found.when("linked")
