@@ -40,7 +40,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible.errors import AnsibleLookupError
-from ansible_collections.sovereign.dify.plugins.module_utils.log_sources import LogDeclarationError, LogSource, clashes, declared_logs
+from ansible_collections.sovereign.dify.plugins.module_utils.log_sources import LogSource, clashes, declared_logs
+from ansible_collections.sovereign.dify.plugins.module_utils.monitoring import DeclarationError
 from ansible_collections.sovereign.dify.plugins.plugin_utils.role_declarations import DeclarationLookup
 from ansible_collections.sovereign.dify.plugins.plugin_utils.role_directory import role_files
 
@@ -60,7 +61,7 @@ class LookupModule(DeclarationLookup):
             try:
                 found += declared_logs(role, self.declaration(path, variables or {}))
                 if clash := clashes(found):
-                    raise LogDeclarationError(clash)
-            except LogDeclarationError as error:
+                    raise DeclarationError(clash)
+            except DeclarationError as error:
                 raise AnsibleLookupError(f"{path}: {error}") from error
         return [{key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(one).items()} for one in found]

@@ -4,21 +4,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-NAME = re.compile(r"[a-z][a-z0-9_]*")
+from ansible_collections.sovereign.dify.plugins.module_utils.monitoring import NAME, DeclarationError, checked_section
+
 SERVICE = re.compile(r"[a-z][a-z0-9_-]*")
 FORMATS = ("json", "text")
 TAKEN = frozenset({"@timestamp", "message", "site", "host", "service", "unit", "cut", "unread", "shipped_by"})
 """Fields that every line has, or that the shipper and the store set."""
 MASKS = ("keys", "identity_cards", "payment_cards", "mobiles", "emails")
 """Masks that the shipper's program knows (``BUILT_IN`` there)."""
-
-
-class LogDeclarationError(ValueError):
-    """A declaration that cannot be used; the text says where, what, and how to mend it."""
 
 
 @dataclass(frozen=True)
@@ -61,15 +57,15 @@ def declared_logs(role: str, document: object) -> list[LogSource]:
         Its sources, by their order in the document.
 
     Raises:
-        LogDeclarationError: The document is none.
+        DeclarationError: The document is none.
     """
-    top = _section(document, role, {"sources"}, {"sources"})
+    top = checked_section(document, role, {"sources"}, {"sources"})
     sources = top["sources"] or {}
     if not isinstance(sources, Mapping):
-        raise LogDeclarationError(f"{role}: sources: give a mapping by name")
+        raise DeclarationError(f"{role}: sources: give a mapping by name")
     for name in sources:
         if not NAME.fullmatch(str(name)):
-            raise LogDeclarationError(f"{role}: sources: {name!r} is no name: use lower-case letters, digits and '_', a letter first")
+            raise DeclarationError(f"{role}: sources: {name!r} is no name: use lower-case letters, digits and '_', a letter first")
     return [_source(role, str(name), value) for name, value in sources.items()]
 
 
@@ -104,36 +100,34 @@ def masks_refused(masks: Sequence[object], own: Mapping[str, object]) -> str:
 def _source(role: str, name: str, value: object) -> LogSource:
     where = f"{role}: sources.{name}"
     known = {"service", "units", "identifiers", "files", "format", "fields", "pattern", "numbers"}
-    section = _section(value, where, known, set())
+    section = checked_section(value, where, known)
     units, identifiers, files, numbers = (_texts(f"{where}.{key}", section.get(key)) for key in ("units", "identifiers", "files", "numbers"))
     if not (units or identifiers or files):
-        raise LogDeclarationError(f"{where}: no lines: give units, identifiers or files")
+        raise DeclarationError(f"{where}: no lines: give units, identifiers or files")
     for unit in units:
         if not re.fullmatch(r"[A-Za-z0-9:_.\\@*-]+\.[a-z*]+", unit):
-            raise LogDeclarationError(f"{where}.units: {unit!r} is no unit: write its name with its type, as in nginx.service")
+            raise DeclarationError(f"{where}.units: {unit!r} is no unit: write its name with its type, as in nginx.service")
     for file in files:
         if not re.fullmatch(r"/(?:[^/\s*\"]+/)*[^/\s\"]+", file):
-            raise LogDeclarationError(
-                f"{where}.files: {file!r} is no path: begin with /, without blanks and quotes, and with * in the last part alone"
-            )
+            raise DeclarationError(f"{where}.files: {file!r} is no path: begin with /, without blanks and quotes, and with * in the last part alone")
     service = str(section.get("service", name))
     if not SERVICE.fullmatch(service):
-        raise LogDeclarationError(f"{where}.service: {service!r} is no name: use lower-case letters, digits, '_' and '-', a letter first")
+        raise DeclarationError(f"{where}.service: {service!r} is no name: use lower-case letters, digits, '_' and '-', a letter first")
     form = str(section.get("format", "text"))
     if form not in FORMATS:
-        raise LogDeclarationError(f"{where}.format: {form!r} is none; known are {', '.join(FORMATS)}")
+        raise DeclarationError(f"{where}.format: {form!r} is none; known are {', '.join(FORMATS)}")
     fields = section.get("fields") or {}
     if not isinstance(fields, Mapping):
-        raise LogDeclarationError(f"{where}.fields: give a mapping of fields to the members of the line that they are")
+        raise DeclarationError(f"{where}.fields: give a mapping of fields to the members of the line that they are")
     if fields and form != "json":
-        raise LogDeclarationError(f"{where}.fields: those are for lines of JSON; give format: json, or a pattern")
+        raise DeclarationError(f"{where}.fields: those are for lines of JSON; give format: json, or a pattern")
     pattern, groups = _pattern(where, section.get("pattern"))
     for field in [*fields, *groups]:
         if not NAME.fullmatch(str(field)) or field in TAKEN:
-            raise LogDeclarationError(f"{where}: the field {field!r} cannot be given: it is set for all lines, or is no name")
+            raise DeclarationError(f"{where}: the field {field!r} cannot be given: it is set for all lines, or is no name")
     for one in numbers:
         if one not in groups:
-            raise LogDeclarationError(f"{where}.numbers: {one!r} is no group of the pattern")
+            raise DeclarationError(f"{where}.numbers: {one!r} is no group of the pattern")
     return LogSource(name, role, service, units, identifiers, files, form, {str(key): str(path) for key, path in fields.items()}, pattern, numbers)
 
 
@@ -143,9 +137,9 @@ def _pattern(where: str, value: object) -> tuple[str, tuple[str, ...]]:
     try:
         found = re.compile(str(value))
     except re.error as error:
-        raise LogDeclarationError(f"{where}.pattern: no regular expression of Python: {error}") from None
+        raise DeclarationError(f"{where}.pattern: no regular expression of Python: {error}") from None
     if not found.groupindex:
-        raise LogDeclarationError(f"{where}.pattern: it has no named group, and so gives no field; write (?P<name>…)")
+        raise DeclarationError(f"{where}.pattern: it has no named group, and so gives no field; write (?P<name>…)")
     return str(value), tuple(found.groupindex)
 
 
@@ -153,15 +147,5 @@ def _texts(where: str, value: object) -> tuple[str, ...]:
     if value is None:
         return ()
     if not isinstance(value, Sequence) or isinstance(value, str):
-        raise LogDeclarationError(f"{where}: give a list")
+        raise DeclarationError(f"{where}: give a list")
     return tuple(str(one) for one in value)
-
-
-def _section(value: object, where: str, known: Set[str], needed: Set[str]) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise LogDeclarationError(f"{where}: give a mapping of {', '.join(sorted(known))}")
-    if unknown := sorted(set(value) - known):
-        raise LogDeclarationError(f"{where}.{unknown[0]}: unknown; known are {', '.join(sorted(known))}")
-    if lacking := sorted(needed - set(value)):
-        raise LogDeclarationError(f"{where}.{lacking[0]}: required")
-    return value

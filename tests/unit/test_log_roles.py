@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.sovereign.dify.plugins.module_utils.log_sources import LogDeclarationError, clashes, declared_logs, masks_refused
+from ansible_collections.sovereign.dify.plugins.module_utils.log_sources import clashes, declared_logs, masks_refused
+from ansible_collections.sovereign.dify.plugins.module_utils.monitoring import DeclarationError
 
 from tests.role_program import PROJECT, load_file
 from tests.unit import role_variables
@@ -70,7 +71,7 @@ U: dict[str, Any] = {"units": ["x.service"]}
     ],
 )
 def test_nonsense_is_refused_by_its_place(source: object, told: str) -> None:
-    with pytest.raises(LogDeclarationError) as refused:
+    with pytest.raises(DeclarationError) as refused:
         declared_logs("r", {"sources": {"a": source}})
     assert str(refused.value).startswith(f"r: sources.{told}")
 
@@ -89,7 +90,7 @@ def test_a_document_without_sources_is_refused(document: object, told: str) -> N
     if not told:
         assert declared_logs("r", document) == []
         return
-    with pytest.raises(LogDeclarationError) as refused:
+    with pytest.raises(DeclarationError) as refused:
         declared_logs("r", document)
     assert str(refused.value).startswith(told)
 
