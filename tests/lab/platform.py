@@ -372,7 +372,7 @@ def leader(service: str) -> Iterator[str]:
             yield host
 
 
-DIFY_PROXY = "/run/dify_proxy/admin.sock"
+DIFY_PROXY, GATEWAY_SOCKET = "/run/dify_proxy/admin.sock", "/run/haproxy/admin.sock"
 ASK_HAPROXY = """
 import socket, sys
 with socket.socket(socket.AF_UNIX) as connection:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.lab.conftest import CA, CLUSTER, api_key, execute, wait_until
+from tests.lab.platform import ASK_HAPROXY, GATEWAY_SOCKET
 from tests.lab.watched import query
 
 Entry = Callable[[str], tuple[str, str]]
@@ -61,17 +62,12 @@ def written(host: str, file: str, change: str, alert: str, after: str = "true") 
     return Drill(host, f"cp -p {file} {kept} && set -- {file} && {change} && {after}", f"cp -p {kept} {file} && rm {kept} && {after}", (alert,))
 
 
-# What HAProxy's socket is told; the first server of a model.
-TOLD = """python3 - <<'END'
-import socket
-def ask(command):
-    with socket.socket(socket.AF_UNIX) as peer:
-        peer.connect("/run/haproxy/admin.sock")
-        peer.sendall(command.encode() + b"\\n")
-        return peer.makefile().read()
-server = next(line.split()[3] for line in ask("show servers state model_assistant").splitlines() if " model_assistant " in line)
-ask(f"set server model_assistant/{server} state STATE")
-END"""
+def told_gateway(command: str) -> str:
+    """Give a shell command that tells the model gateway's HAProxy something."""
+    return f"python3 - {GATEWAY_SOCKET} '{command}' <<'END'{ASK_HAPROXY}END"
+
+
+SERVER_STATE = "set server model_assistant/hq-gpu1 state"
 LIMIT = "rabbitmqctl --quiet set_disk_free_limit"
 # A message to a queue that nobody asks.
 SENT = (
@@ -118,7 +114,7 @@ DRILLS = [
         ("RabbitmqQueueWithoutConsumers",),
         mended_at="hq-db1",
     ),
-    Drill("hq-gw1", TOLD.replace("STATE", "drain"), TOLD.replace("STATE", "ready"), ("ModelGatewayServerDrained",)),
+    Drill("hq-gw1", told_gateway(f"{SERVER_STATE} drain"), told_gateway(f"{SERVER_STATE} ready"), ("ModelGatewayServerDrained",)),
     written("hq-gw1", "/etc/nginx/nginx.conf", "sed -i 's/return 200 \"/return 200 \"drill/' $1", "NginxConfigurationNotLoaded"),
     written(
         "hq-gw1", "/etc/haproxy/haproxy.cfg", "sed -i 's/CONFIGURATION_DIGEST /CONFIGURATION_DIGEST drill/' $1", "ModelGatewayConfigurationNotLoaded"

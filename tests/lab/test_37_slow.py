@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from tests.lab.conftest import CA, STATE, api_key, execute, wait_until
-from tests.lab.platform import ADDRESS, DIFY_PROXY, HOSTS, Console, ask_haproxy, leader, session
+from tests.lab.platform import ADDRESS, DIFY_PROXY, GATEWAY_SOCKET, HOSTS, Console, ask_haproxy, leader, session
 from tests.lab.test_17_logs import recent
 from tests.lab.test_46_operations import operate
 
-GATEWAYS, GATEWAY_SOCKET = ("hq-gw1", "hq-gw2"), "/run/haproxy/admin.sock"
+GATEWAYS = ("hq-gw1", "hq-gw2")
 MARK = f"{time.time_ns():x}"
 """What all ids of this run begin with."""
 AT_ONCE = 6
